@@ -1,0 +1,1 @@
+"""Moves bytes and messages between nodes; knows no saga."""

@@ -1,0 +1,1 @@
+"""The example domain: orders that go through Order, Inventory, Payment and Shipping."""
