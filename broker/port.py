@@ -23,12 +23,19 @@ class StreamConflictError(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A durable pull consumer: who hears which subject, and how much may be unacknowledged at a time."""
+    """A durable pull consumer: who hears which subject, and how much may be unacknowledged at a time.
+
+    `inactive_seconds`: the broker forgets the consumer when nobody has asked for messages for so long; None
+    keeps it for ever. `only_new`: start with what is published after the consumer was created, not with what
+    the stream holds already.
+    """
 
     durable: str
     filter_subject: str
     ack_wait_seconds: float = 30.0
     max_ack_pending: int = 256
+    inactive_seconds: float | None = None
+    only_new: bool = False
 
 
 class Delivery(Protocol):
@@ -71,12 +78,16 @@ class Broker(Protocol):
     def publish(
         self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
     ) -> None:
-        """Publish and later call `done` once: with None when the broker has acknowledged, else with the error.
+        """Publish and later call `done` once: with None when the broker has stored it, else with the error.
 
-        `message_id` is for the broker's duplicate window: the same id within it is stored once.
+        `message_id` is for the broker's duplicate window: the same id within it is stored once. `done` is
+        never called from within `publish` itself.
         """
         ...
 
     def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
-        """Deliver the messages of a durable consumer to `on_message`, until the subscription is closed."""
+        """Deliver the messages of a durable consumer to `on_message`, until the subscription is closed.
+
+        `on_message` is called on the loop. An exception out of it is logged, and its message comes again.
+        """
         ...

@@ -1,0 +1,35 @@
+# make sim    runs the flagship scenario: 200 orders while everything is killed under them
+# make test   runs the tests
+# make lint   format, lint, types, import direction
+# make soak   what takes longer
+# Each works alone, first, on a machine with Python 3.11 or later, make and a package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: sim test lint soak clean
+
+sim: $(READY)
+	$(BIN)/python run_sim.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+soak: $(READY)
+	SAGASIM_SOAK=1 $(BIN)/python -m pytest
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) sagasim-data *.egg-info .mypy_cache .pytest_cache .ruff_cache

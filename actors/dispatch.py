@@ -1,0 +1,170 @@
+"""`EventActor`: a `pykka.Actor` whose mailbox runs on an event loop. All use of Pykka's extension points is here.
+
+A thread for each actor does not scale to a hundred thousand sagas; a mailbox that the node's one event loop runs
+does. Everything else is Pykka's: refs, `tell` and `ask`, futures, proxies, `on_start`, `on_stop`, `on_failure`.
+
+An `EventActor` is not entered in Pykka's global registry: that is one list, searched from its start whenever an
+actor stops. Who starts an actor keeps its ref.
+"""
+
+import asyncio
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
+
+from pykka import Actor, ActorRef, Future, ThreadingFuture
+from pykka._envelope import Envelope
+
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """All that the engine knows of time: an asyncio loop keeps this, and so does a simulated one."""
+
+    def time(self) -> float: ...
+
+    def call_soon(self, callback: Callable[..., object], /, *args: Any) -> object: ...
+
+    def call_later(self, delay: float, callback: Callable[..., object], /, *args: Any) -> Timer: ...
+
+
+class BlockingAskError(RuntimeError):
+    """A blocking `ask` on the event loop's own thread: the actor could never answer. Definite."""
+
+
+_running = threading.local()  # .on_loop: whether this thread is inside an actor's turn
+
+
+class LoopFuture(ThreadingFuture[Any]):
+    """A future that refuses to wait where waiting would stop the loop that is to set it."""
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        is_set = self._result is not None
+        if not is_set and (getattr(_running, "on_loop", False) or asyncio._get_running_loop() is not None):
+            raise BlockingAskError(
+                "a blocking ask on the event loop's own thread would wait for ever: ask with block=False, or tell"
+            )
+        return super().get(timeout=timeout)
+
+
+class EventInbox:
+    """An actor's mailbox: the first message put into an idle one schedules the actor's next turn."""
+
+    __slots__ = ("_envelopes", "_wake")
+
+    def __init__(self) -> None:
+        self._envelopes: deque[Envelope[Any]] = deque()
+        self._wake: Callable[[], object] | None = None
+
+    def bind(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        self._envelopes.append(envelope)
+        if self._wake is not None:
+            self._wake()
+
+    def get(self) -> Envelope[Any]:
+        return self._envelopes.popleft()
+
+    def empty(self) -> bool:
+        return not self._envelopes
+
+
+class EventActor(Actor):
+    """An actor that takes its turns on `loop`. Messages may come from any thread."""
+
+    messages_a_turn: ClassVar[int] = 64
+    """How many messages an actor handles before the others of the loop have their turn."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._thread_id = threading.get_ident()
+        self._scheduled = False
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
+        """Start an actor, outside Pykka's global registry."""
+        actor = cls(*args, **kwargs)
+        actor._start_actor_loop()
+        return actor.actor_ref
+
+    @staticmethod
+    def _create_actor_inbox() -> EventInbox:
+        return EventInbox()
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return LoopFuture()
+
+    def _start_actor_loop(self) -> None:
+        inbox = self.actor_inbox
+        assert isinstance(inbox, EventInbox)
+        inbox.bind(self._wake)
+        self._scheduled = True
+        self._loop.call_soon(self._first_turn)
+
+    def _wake(self) -> None:
+        if threading.get_ident() == self._thread_id:
+            self._schedule()
+        else:
+            # `_scheduled` belongs to the loop's thread. Only asyncio's loop is ever called from another one.
+            self._loop.call_soon_threadsafe(self._schedule)  # type: ignore[attr-defined]
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _first_turn(self) -> None:
+        _running.on_loop = True
+        try:
+            self._actor_loop_setup()
+        finally:
+            _running.on_loop = False
+        self._turn()
+
+    def _turn(self) -> None:
+        """Handle what is in the mailbox, a bounded number of messages, in Pykka's way."""
+        _running.on_loop = True
+        try:
+            for _ in range(self.messages_a_turn):
+                if self.actor_inbox.empty() or self.actor_stopped.is_set():
+                    break
+                self._handle(self.actor_inbox.get())
+        finally:
+            _running.on_loop = False
+        if self.actor_stopped.is_set():
+            self._actor_loop_teardown()
+            self._scheduled = False
+        elif self.actor_inbox.empty():
+            self._scheduled = False
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _handle(self, envelope: Envelope[Any]) -> None:
+        try:
+            response = self._handle_receive(envelope.message)
+        except Exception:
+            if envelope.reply_to is not None:
+                envelope.reply_to.set_exception()
+            else:
+                self._fail()
+        else:
+            if envelope.reply_to is not None:
+                envelope.reply_to.set(response)
+
+    def _fail(self) -> None:
+        """Stop for an exception that nobody waits for, then tell `on_failure` about it."""
+        failure = sys.exc_info()
+        self.actor_stopped.set()
+        try:
+            self.on_failure(*failure)
+        except Exception:
+            self._handle_failure(*sys.exc_info())

@@ -1,0 +1,275 @@
+"""What nodes say to each other: frozen dataclasses, and the envelope that each becomes on the wire.
+
+An envelope is a msgpack array with the schema version first and the kind of message second. `to_envelope`
+makes it, `from_envelope` checks every field of it: whatever comes from a broker may have been written by anyone.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from actors.state import Outcome, Verb
+from broker.codec import SCHEMA_VERSION
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_COUNT = 1 << 32  # of a round or an attempt; far beyond what any saga reaches
+_MAX_REASON_CHARS = 1000
+
+
+class MessageError(ValueError):
+    """An envelope is no message of ours; says which field is wrong. Definite: it never will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartSaga:
+    """Start a saga, once per id. `sender` is the service whose outbox sends this until it is answered; `attempt`
+    makes each sending another message to the broker's duplicate window."""
+
+    saga_id: str
+    definition: str
+    input: object
+    sender: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StartAnswer:
+    """The coordinator has the saga safely in its store, or will never take it (and says why)."""
+
+    saga_id: str
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Do or undo one step. Saga, step, verb and round are the command's id; all its attempts share it.
+
+    `handler` names the service's action or compensation; it is empty where a pivot is only to be settled.
+    `reply_to` is the subject token of who asks, `epoch` its life: the reply carries it back, so that what a
+    restarted coordinator asks again, and its answer, differ from what the broker's duplicate window has seen.
+    """
+
+    saga_id: str
+    step: str
+    verb: Verb
+    handler: str
+    round: int
+    attempt: int
+    payload: object
+    reply_to: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A service's answer to one command; `value` is the result, or the reason of a refusal or fault."""
+
+    saga_id: str
+    step: str
+    verb: Verb
+    round: int
+    attempt: int
+    outcome: Outcome
+    value: object
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """A turn in a saga's life, told to whoever listens. Best effort: nothing correct may depend on it."""
+
+    saga_id: str
+    definition: str
+    turn: str
+    at_seconds: float  # wall clock, since 1970
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What an operator asks of one saga: `cancel` or `resume`."""
+
+    saga_id: str
+    action: str
+
+
+Message = StartSaga | StartAnswer | Command | Reply | Lifecycle | Control
+
+CANCEL, RESUME = "cancel", "resume"
+
+
+def to_envelope(message: Message) -> list[object]:
+    return _WRITERS[type(message)](message)
+
+
+def from_envelope(envelope: Sequence[object]) -> Message:
+    """The message of an envelope that the codec has decoded. Raises `MessageError`."""
+    kind = envelope[1] if len(envelope) > 1 else None
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    if reader is None:
+        raise MessageError(f"{kind!r} is no kind of message")
+    read, size = reader
+    if len(envelope) != size:
+        raise MessageError(f"a {kind!r} message has {size} fields, not {len(envelope)}")
+    return read(envelope)
+
+
+# --- one writer and one reader a kind --------------------------------------------------------------------------
+
+_VERB_KINDS = {Verb.DO: "do", Verb.UNDO: "undo"}
+
+
+def _write_start(m: StartSaga) -> list[object]:
+    return [SCHEMA_VERSION, "start", m.saga_id, m.definition, m.input, m.sender, m.attempt]
+
+
+def _read_start(e: Sequence[object]) -> StartSaga:
+    saga_id, definition, sender = _token(e, 2, "saga id"), _token(e, 3, "definition"), _token(e, 5, "sender")
+    return StartSaga(saga_id, definition, e[4], sender, _count(e, 6, "attempt"))
+
+
+def _write_answer(m: StartAnswer) -> list[object]:
+    return [SCHEMA_VERSION, "answer", m.saga_id, m.accepted, m.reason]
+
+
+def _read_answer(e: Sequence[object]) -> StartAnswer:
+    return StartAnswer(_token(e, 2, "saga id"), _bool(e, 3, "accepted"), _text(e, 4, "reason"))
+
+
+def _write_command(m: Command) -> list[object]:
+    kind = _VERB_KINDS[m.verb]
+    return [SCHEMA_VERSION, kind, m.saga_id, m.step, m.handler, m.round, m.attempt, m.payload, m.reply_to, m.epoch]
+
+
+def _reader_of_command(verb: Verb) -> Callable[[Sequence[object]], Command]:
+    def read(e: Sequence[object]) -> Command:
+        handler = e[4]
+        if handler != "":
+            handler = _token(e, 4, "handler")
+        return Command(
+            _token(e, 2, "saga id"),
+            _token(e, 3, "step"),
+            verb,
+            "" if handler == "" else str(handler),
+            _count(e, 5, "round"),
+            _count(e, 6, "attempt"),
+            e[7],
+            _token(e, 8, "reply-to"),
+            _count(e, 9, "epoch"),
+        )
+
+    return read
+
+
+def _write_reply(m: Reply) -> list[object]:
+    return [
+        SCHEMA_VERSION,
+        "reply",
+        m.saga_id,
+        m.step,
+        int(m.verb),
+        m.round,
+        m.attempt,
+        int(m.outcome),
+        m.value,
+        m.epoch,
+    ]
+
+
+def _read_reply(e: Sequence[object]) -> Reply:
+    return Reply(
+        _token(e, 2, "saga id"),
+        _token(e, 3, "step"),
+        _VERBS[_choice(e, 4, "verb", len(_VERBS))],
+        _count(e, 5, "round"),
+        _count(e, 6, "attempt"),
+        _OUTCOMES[_choice(e, 7, "outcome", len(_OUTCOMES))],
+        e[8],
+        _count(e, 9, "epoch"),
+    )
+
+
+def _write_lifecycle(m: Lifecycle) -> list[object]:
+    return [SCHEMA_VERSION, "event", m.saga_id, m.definition, m.turn, m.at_seconds, m.reason]
+
+
+def _read_lifecycle(e: Sequence[object]) -> Lifecycle:
+    at_seconds = e[5]
+    if not isinstance(at_seconds, int | float):
+        raise MessageError(f"the time of an event must be a number, not {at_seconds!r:.40}")
+    return Lifecycle(
+        _token(e, 2, "saga id"),
+        _token(e, 3, "definition"),
+        _token(e, 4, "turn"),
+        at_seconds,
+        _text(e, 6, "reason"),
+    )
+
+
+def _write_control(m: Control) -> list[object]:
+    return [SCHEMA_VERSION, "control", m.saga_id, m.action]
+
+
+def _read_control(e: Sequence[object]) -> Control:
+    if e[3] not in (CANCEL, RESUME):
+        raise MessageError(f"{e[3]!r:.40} is nothing one can ask of a saga")
+    return Control(_token(e, 2, "saga id"), str(e[3]))
+
+
+_VERBS = list(Verb)
+_OUTCOMES = list(Outcome)
+_WRITERS: dict[type, Callable[..., list[object]]] = {
+    StartSaga: _write_start,
+    StartAnswer: _write_answer,
+    Command: _write_command,
+    Reply: _write_reply,
+    Lifecycle: _write_lifecycle,
+    Control: _write_control,
+}
+_READERS: dict[str, tuple[Callable[[Sequence[object]], Message], int]] = {
+    "start": (_read_start, 7),
+    "answer": (_read_answer, 5),
+    "do": (_reader_of_command(Verb.DO), 10),
+    "undo": (_reader_of_command(Verb.UNDO), 10),
+    "reply": (_read_reply, 10),
+    "event": (_read_lifecycle, 7),
+    "control": (_read_control, 4),
+}
+
+# --- one check a type of field ---------------------------------------------------------------------------------
+
+
+def _token(envelope: Sequence[object], i: int, name: str) -> str:
+    value = envelope[i]
+    if isinstance(value, str) and _TOKEN.fullmatch(value):
+        return value
+    raise MessageError(f"the {name} must match {_TOKEN.pattern}, not be {value!r:.80}")
+
+
+def _text(envelope: Sequence[object], i: int, name: str) -> str:
+    value = envelope[i]
+    if isinstance(value, str) and len(value) <= _MAX_REASON_CHARS:
+        return value
+    raise MessageError(f"the {name} must be a text of at most {_MAX_REASON_CHARS} characters, not {value!r:.40}")
+
+
+def _count(envelope: Sequence[object], i: int, name: str) -> int:
+    value = envelope[i]
+    if type(value) is int and 0 <= value < _MAX_COUNT:
+        return value
+    raise MessageError(f"the {name} must be a count, not {value!r:.40}")
+
+
+def _choice(envelope: Sequence[object], i: int, name: str, choices: int) -> int:
+    value = envelope[i]
+    if type(value) is int and 0 <= value < choices:
+        return value
+    raise MessageError(f"the {name} must be a number below {choices}, not {value!r:.40}")
+
+
+def _bool(envelope: Sequence[object], i: int, name: str) -> bool:
+    value = envelope[i]
+    if isinstance(value, bool):
+        return value
+    raise MessageError(f"{name!r} must be true or false, not {value!r:.40}")

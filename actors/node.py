@@ -1,0 +1,74 @@
+"""What an actor has of its node: the loop, the store, the way out to the broker, and nothing else of the world."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from actors.dispatch import Loop
+from actors.messages import Message, MessageError, from_envelope
+from broker import codec
+from broker.batching import Batcher
+from broker.dead_letters import dead_letter
+from broker.port import Broker, Delivery
+from broker.receipt import Probe, Receipt
+from persistence.environment import Environment
+from persistence.group_commit import GroupCommit
+
+logger = logging.getLogger("sagasim.node")
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: one loop, one LMDB environment, one broker connection.
+
+    `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
+    `counters` counts what an operator wants to know (`duplicates_suppressed`, `retries`, ...).
+    """
+
+    name: str
+    loop: Loop
+    environment: Environment
+    committer: GroupCommit
+    broker: Broker
+    batcher: Batcher
+    random: Random
+    wall_offset_seconds: float
+    probe: Probe | None = None
+    counters: Counter[str] = field(default_factory=Counter)
+
+    def now(self) -> float:
+        """The wall clock, in seconds since 1970."""
+        return self.loop.time() + self.wall_offset_seconds
+
+    def dead_letter(self, reason: str, subject: str, raw: bytes, receipt: Receipt | None) -> None:
+        """Set a message aside with its reason; its receipt is let go of once that is stored."""
+        self.counters["dead_letters"] += 1
+        dead_letter(self.batcher, self.name, reason, subject, raw, receipt)
+
+    def open(self, delivery: Delivery) -> tuple[Receipt, list[Message]]:
+        """Read a delivery. What cannot be read becomes a dead letter; the caller releases the receipt at the end."""
+        receipt = Receipt(delivery, self.probe)
+        if delivery.deliveries > 1:
+            self.counters["redelivered"] += 1
+            logger.warning("%s: delivered again, for the %d. time", delivery.subject, delivery.deliveries)
+        try:
+            envelopes = codec.decode(delivery.payload)
+        except codec.CodecError as error:
+            receipt.hold()
+            self.dead_letter(str(error), delivery.subject, delivery.payload, receipt)
+            return receipt, []
+        messages = []
+        for envelope in envelopes:
+            try:
+                messages.append(from_envelope(envelope))
+            except MessageError as error:
+                receipt.hold()
+                self.dead_letter(str(error), delivery.subject, _raw(envelope), receipt)
+        return receipt, messages
+
+
+def _raw(envelope: Sequence[object]) -> bytes:
+    """An envelope's bytes; it was decoded, so it can be encoded."""
+    return codec.encode_envelope(envelope)

@@ -1,0 +1,350 @@
+"""`SagaActor`: decide, save, publish, acknowledge, in this order. One actor for each saga that is not asleep."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import Any
+
+from pykka import ActorRef
+
+from actors.definition import Saga, View
+from actors.dispatch import EventActor, Timer
+from actors.machine import ImpossibleEventError
+from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
+from actors.node import Node
+from actors.record import Change, Record, change, save
+from actors.state import (
+    Answered,
+    Begin,
+    Cancel,
+    Effect,
+    Event,
+    Notice,
+    Outcome,
+    Resume,
+    Send,
+    State,
+    Status,
+    TimedOut,
+    Verb,
+    waiting_for,
+)
+from broker import subjects
+from broker.codec import encode_envelope, unpack
+from broker.receipt import Receipt
+from persistence.errors import StorageError
+
+logger = logging.getLogger("sagasim.saga")
+
+command_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.command)
+event_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.event)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Mail for a saga: a message about it, and the receipt to let go of when it has been dealt with."""
+
+    message: StartSaga | Reply | Control
+    receipt: Receipt
+
+
+class BeginAgain:
+    """Mail for a saga whose actor crashed before anything was saved."""
+
+
+class Emit:
+    """Mail for a saga that came from its snapshot: send again what you still wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """To the supervisor: this saga is done or undone, and saved as such."""
+
+    saga_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParkChanged:
+    """To the supervisor: this saga now waits for a person, or no longer does."""
+
+    saga_id: str
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """To the supervisor: this saga's actor has raised and is no more; its snapshot is as it was."""
+
+    record: Record
+    error: BaseException
+
+
+class SagaActor(EventActor):
+    """One saga. Everything that it will send is in its snapshot before it is sent."""
+
+    def __init__(self, node: Node, supervisor: ActorRef[Any], saga: Saga, record: Record) -> None:
+        super().__init__(node.loop)
+        self._node = node
+        self._supervisor = supervisor
+        self._saga = saga
+        self._record = record
+        # When the answer to a step's current attempt is overdue, by the loop's time.
+        self._overdue_at: dict[int, tuple[float, Send]] = {}
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+
+    # --- mail ------------------------------------------------------------------------------------------------
+
+    def on_receive(self, message: Told | Emit | BeginAgain) -> None:
+        if isinstance(message, Emit):
+            for send, command in self._commands(waiting_for(self._record.state)):
+                self._send(send, command, None)
+            self._set_timer()
+            return
+        if isinstance(message, BeginAgain):
+            self._apply(Begin(), None)
+            return
+        told, receipt = message.message, message.receipt
+        if isinstance(told, Reply):
+            self._on_reply(told, receipt)
+        elif isinstance(told, StartSaga):
+            self._on_start(told, receipt)
+        else:
+            self._apply(Cancel() if told.action == CANCEL else Resume(), receipt, f"{told.action} by an operator")
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop_timer()
+        assert exception_value is not None
+        self._supervisor.tell(Crashed(self._record, exception_value))
+
+    def on_stop(self) -> None:
+        self._stop_timer()
+
+    def _on_start(self, start: StartSaga, receipt: Receipt) -> None:
+        """Begin; or, if it has begun, answer as soon as what was to be saved before is saved."""
+        if self._record.sequence == 0:
+            self._apply(Begin(), receipt)
+            return
+        answer = answer_start(self._record, start)
+
+        def saved(_: object, error: BaseException | None) -> None:
+            if error is None:
+                self._node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
+                receipt.release()
+            else:
+                receipt.fail()
+
+        self._node.committer.submit(_nothing, saved)
+
+    def _on_reply(self, reply: Reply, receipt: Receipt) -> None:
+        step = self._saga.index.get(reply.step)
+        try:
+            if step is None:
+                raise ImpossibleEventError(f"saga {self._saga.name!r} has no step {reply.step!r}")
+            event = Answered(step, reply.verb, reply.round, reply.attempt, reply.outcome)
+            self._apply(event, receipt, reply.value)
+        except ImpossibleEventError as error:
+            subject = subjects.reply(self._node.name)
+            self._node.dead_letter(str(error), subject, encode_envelope(to_envelope(reply)), receipt)
+
+    # --- decide, save ----------------------------------------------------------------------------------------
+
+    def _apply(self, event: Event, receipt: Receipt | None, value: object = None) -> None:
+        record = self._record
+        was = record.state
+        done = change(record, self._saga, event, self._node.now(), value)
+        if done is None:
+            self._node.counters["late"] += 1
+            if isinstance(event, Cancel):
+                logger.warning("%s: cancelled too late", record.saga_id, extra=self._about())
+            if receipt is not None:
+                receipt.release()
+            return
+        outgoing = self._commands(done.effects)
+        self._forget_answered(record.state)
+        self._log(event, value, done, was)
+        self._node.counters["transitions"] += 1
+        self._node.committer.submit(
+            partial(save, saga_id=record.saga_id, change=done),
+            partial(self._saved, done, outgoing, receipt),
+            [command for _, command in outgoing],
+        )
+
+    def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
+        """The commands that effects ask for, with their payloads. Raises what a payload function raises."""
+        sends = [effect for effect in effects if isinstance(effect, Send)]
+        if not sends:
+            return []
+        record = self._record
+        view = View(record.saga_id, unpack(record.input_packed), record.results)
+        return [(send, self._command(send, view)) for send in sends]
+
+    def _command(self, send: Send, view: View) -> Command:
+        step = self._saga.steps[send.step]
+        record = self._record
+        if send.verb is Verb.DO:
+            handler = step.action
+            payload = step.payload(view)
+        else:
+            handler = step.compensation or ""
+            payload = {"reason": record.reason}
+        node = self._node
+        return Command(
+            record.saga_id, step.name, send.verb, handler, send.round, send.attempt, payload, node.name,
+            node.environment.epoch,
+        )  # fmt: skip
+
+    # --- publish, acknowledge --------------------------------------------------------------------------------
+
+    def _saved(
+        self,
+        done: Change,
+        outgoing: list[tuple[Send, Command]],
+        receipt: Receipt | None,
+        _result: object,
+        error: BaseException | None,
+    ) -> None:
+        if error is not None:
+            if receipt is not None:
+                receipt.fail()
+            if not isinstance(error, StorageError):
+                self._supervisor.tell(Crashed(self._record, error))
+            return
+        for send, command in outgoing:
+            self._send(send, command, receipt)
+        for effect in done.effects:
+            if isinstance(effect, Notice):
+                self._on_notice(effect, receipt)
+        if receipt is not None:
+            receipt.release()
+        self._set_timer()
+
+    def _on_notice(self, notice: Notice, receipt: Receipt | None) -> None:
+        record, node = self._record, self._node
+        if notice is Notice.STARTED and record.sender:
+            answer = StartAnswer(record.saga_id, accepted=True)
+            node.batcher.send(command_subject(record.sender), to_envelope(answer), receipt)
+        reason = "" if notice in (Notice.STARTED, Notice.PIVOT, Notice.COMPLETED) else record.reason
+        event = Lifecycle(record.saga_id, record.definition, notice.value, node.now(), reason)
+        node.batcher.send(event_subject(record.definition), to_envelope(event), receipt)
+        if notice is Notice.PARKED or notice is Notice.UNPARKED:
+            self._supervisor.tell(ParkChanged(record.saga_id, notice is Notice.PARKED))
+        elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
+            self._supervisor.tell(Ended(record.saga_id))
+
+    def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
+        """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
+        step = self._saga.steps[send.step]
+        delay = 0.0
+        if send.retry:
+            retry = step.do_retry if send.verb is Verb.DO else step.undo_retry
+            delay = retry.delay_seconds(send.retry, self._node.random.random())
+            self._node.loop.call_later(delay, self._send_retry, send, command)
+        else:
+            self._node.batcher.send(command_subject(step.service), to_envelope(command), receipt)
+        if _is_current(self._record.state, send):
+            self._overdue_at[send.step] = (self._node.loop.time() + delay + step.timeout_seconds, send)
+
+    def _send_retry(self, send: Send, command: Command) -> None:
+        if not self.actor_stopped.is_set() and _is_current(self._record.state, send):
+            service = self._saga.steps[send.step].service
+            self._node.batcher.send(command_subject(service), to_envelope(command))
+
+    # --- timeouts: one timer a saga, set to the earliest ------------------------------------------------------
+
+    def _forget_answered(self, state: State) -> None:
+        for i in [i for i, (_, send) in self._overdue_at.items() if not _is_current(state, send)]:
+            del self._overdue_at[i]
+
+    def _set_timer(self) -> None:
+        if not self._overdue_at or self.actor_stopped.is_set():
+            return
+        earliest = min(at for at, _ in self._overdue_at.values())
+        if self._timer is not None:
+            if self._timer_at <= earliest:
+                return  # it fires early and is set again then: cheaper than to reset it at each answer
+            self._timer.cancel()
+        self._timer_at = earliest
+        self._timer = self._node.loop.call_later(earliest - self._node.loop.time(), self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.actor_stopped.is_set():
+            return
+        now = self._node.loop.time()
+        for step, (at, send) in sorted(self._overdue_at.items()):
+            if at <= now:
+                del self._overdue_at[step]
+                self._node.counters["timeouts"] += 1
+                self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
+        self._set_timer()
+
+    def _apply_timeout(self, event: TimedOut) -> None:
+        try:
+            self._apply(event, None)
+        except Exception as error:
+            # A timer is no mail, so Pykka does not see this: fail in the way that it would.
+            self.actor_stopped.set()
+            self.on_failure(type(error), error, error.__traceback__)
+
+    # --- the log ---------------------------------------------------------------------------------------------
+
+    def _about(self, step: str = "", attempt: int = 0) -> dict[str, object]:
+        return {"saga_id": self._record.saga_id, "step": step, "attempt": attempt}
+
+    def _log(self, event: Event, value: object, done: Change, was: State) -> None:
+        """Each transition at DEBUG, each outcome at INFO, each retry and each park at WARNING."""
+        record = self._record
+        step, attempt = "", 0
+        if isinstance(event, Answered | TimedOut):
+            step, attempt = self._saga.steps[event.step].name, event.attempt
+        if logger.isEnabledFor(logging.DEBUG):
+            words = "%s: %s %s -> %s %s"
+            states = [status.status.name for status in record.state.steps]
+            logger.debug(
+                words, record.saga_id, event, was.phase.name, record.state.phase.name, states,
+                extra=self._about(step, attempt),
+            )  # fmt: skip
+        missed = isinstance(event, TimedOut) or (isinstance(event, Answered) and event.outcome is Outcome.FAULTED)
+        if missed:
+            self._node.counters["retries"] += 1
+            why = f"faulted: {value}" if isinstance(event, Answered) else "not answered in time"
+            logger.warning(
+                "%s: attempt %d of %s %s", record.saga_id, attempt, step, why, extra=self._about(step, attempt)
+            )
+        for effect in done.effects:
+            if effect is Notice.PARKED:
+                logger.warning("%s: parked: %s", record.saga_id, record.reason, extra=self._about(step, attempt))
+            elif effect is Notice.COMPLETED or effect is Notice.COMPENSATED:
+                why = f": {record.reason}" if effect is Notice.COMPENSATED else ""
+                logger.info("%s: %s%s", record.saga_id, effect.value, why, extra=self._about(step, attempt))
+
+
+def answer_start(record: Record, start: StartSaga) -> StartAnswer:
+    """What a start of a saga that exists is answered: the same saga again is accepted again, another one is not."""
+    same = record.definition == start.definition and unpack(record.input_packed) == start.input
+    reason = "" if same else "another saga has this id already"
+    return StartAnswer(start.saga_id, same, reason)
+
+
+def _is_current(state: State, send: Send) -> bool:
+    """Whether a saga still waits for the answer to just this attempt."""
+    step = state.steps[send.step]
+    status = Status.DOING if send.verb is Verb.DO else Status.UNDOING
+    return step.status is status and step.round == send.round and step.attempt == send.attempt
+
+
+def _nothing(_: object) -> None:
+    """A work that writes nothing: it waits its turn behind what was submitted before."""

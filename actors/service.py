@@ -1,0 +1,304 @@
+"""`Service`: the actor around a user's handlers. Ledger, handler and ledger entry are one LMDB transaction."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, cast
+
+from actors import outbox
+from actors.dispatch import EventActor, Timer
+from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
+from actors.ids import id_floor
+from actors.messages import Command, Reply, StartAnswer, StartSaga, to_envelope
+from actors.node import Node
+from actors.participant import Answer, Entry, Mark, done, owed, refused
+from actors.state import Outcome, Verb
+from broker import subjects
+from broker.codec import encode_envelope, pack, unpack
+from broker.port import Delivery, Subscription
+from broker.receipt import Receipt
+from persistence import ledger, pruning
+from persistence.errors import StorageError
+from persistence.transaction import Transaction
+
+logger = logging.getLogger("sagasim.service")
+
+reply_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.reply)
+
+_MAX_REASON_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLimits:
+    """How long the ledger remembers; this must exceed the longest time over which a command can be sent again."""
+
+    keep_seconds: float = 14 * 24 * 3600.0
+    prune_interval_seconds: float = 60.0
+    prune_slice: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """Mail for the service: a delivery from the broker."""
+
+    delivery: Delivery
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one work has done, to be published once it is committed."""
+
+    replies: list[tuple[Command, Reply]] = field(default_factory=list)
+    starts: list[StartSaga] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class _Verdict(NamedTuple):
+    outcome: Outcome
+    value: object
+
+
+def service_tables(handlers: ServiceHandlers) -> tuple[str, ...]:
+    """The LMDB tables that a service needs: its own, its ledger and its outbox."""
+    own = tuple(f"{handlers.name}.{name}" for name in handlers.tables)
+    return (*own, ledger.table(handlers.name), outbox.table(handlers.name))
+
+
+class Service(EventActor):
+    """One service: takes commands from its own durable consumer, executes each once in effect, and replies."""
+
+    messages_a_turn = 1  # a delivery holds many commands: let those of one be committed before the next is opened
+
+    def __init__(self, node: Node, handlers: ServiceHandlers, limits: LedgerLimits | None = None) -> None:
+        super().__init__(node.loop)
+        self._node = node
+        self._handlers = handlers
+        self._table: HandlerTable = handlers_of(handlers)
+        self._limits = limits or LedgerLimits()
+        self._outbox = outbox.Outbox(node, handlers.name)
+        self._horizon = ""
+        self._subscription: Subscription | None = None
+        self._prune_timer: Timer | None = None
+        self._delay_seconds: Callable[[Command], float] | None = getattr(handlers, "delay_seconds", None)
+
+    def on_start(self) -> None:
+        name = self._handlers.name
+        prepare: Callable[[ServiceTransaction], object] | None = getattr(self._handlers, "prepare", None)
+        if prepare is not None:
+            now = self._node.now()
+            self._node.environment.update(lambda tx: prepare(ServiceTransaction(tx, name, now)))
+        with self._node.environment.read() as tx:
+            self._horizon = pruning.horizon(tx, name)
+        self._outbox.load()
+        consumer = subjects.commands(name)
+        self._subscription = self._node.broker.consume(consumer, self._arrived)
+        self._prune_timer = self._node.loop.call_later(self._limits.prune_interval_seconds, self._prune)
+
+    def on_stop(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+        if self._prune_timer is not None:
+            self._prune_timer.cancel()
+        self._outbox.close()
+
+    def _arrived(self, delivery: Delivery) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(_Arrived(delivery))
+
+    # --- mail ------------------------------------------------------------------------------------------------
+
+    def on_receive(self, mail: _Arrived) -> None:
+        receipt, messages = self._node.open(mail.delivery)
+        commands = []
+        for message in messages:
+            if isinstance(message, Command):
+                commands.append(message)
+            elif isinstance(message, StartAnswer):
+                self._on_start_answer(message, receipt)
+            else:
+                receipt.hold()
+                reason = f"a {type(message).__name__} is nothing for a service"
+                self._node.dead_letter(reason, mail.delivery.subject, encode_envelope(to_envelope(message)), receipt)
+        if self._delay_seconds is not None:
+            commands = self._put_off(commands, receipt)
+        if commands:
+            self._submit(commands, receipt)
+        receipt.release()
+
+    def _put_off(self, commands: list[Command], receipt: Receipt) -> list[Command]:
+        """Let a slow service be slow without stopping the others: its commands come due on the loop."""
+        assert self._delay_seconds is not None
+        now = []
+        for command in commands:
+            delay = self._delay_seconds(command)
+            if delay > 0:
+                receipt.hold()
+                self._node.loop.call_later(delay, self._submit_one, command, receipt)
+            else:
+                now.append(command)
+        return now
+
+    def _submit_one(self, command: Command, receipt: Receipt) -> None:
+        if self.actor_ref.is_alive():
+            self._submit([command], receipt)
+            receipt.release()
+
+    def _submit(self, commands: list[Command], receipt: Receipt) -> None:
+        receipt.hold()
+        self._node.committer.submit(
+            partial(self._work, commands, self._node.now()), partial(self._committed, receipt), commands
+        )
+
+    # --- inside the transaction, on the committer's thread ----------------------------------------------------
+
+    def _work(self, commands: list[Command], now: float, tx: Transaction) -> _Batch:
+        """Execute a delivery's commands; run again from the start if the transaction has to be."""
+        batch = _Batch()
+        for command in commands:
+            outcome, value = self._execute(tx, command, now, batch)
+            reply = Reply(
+                command.saga_id, command.step, command.verb, command.round, command.attempt, outcome, value,
+                command.epoch,
+            )  # fmt: skip
+            batch.replies.append((command, reply))
+        return batch
+
+    def _execute(self, tx: Transaction, command: Command, now: float, batch: _Batch) -> _Verdict:
+        name = self._handlers.name
+        if command.saga_id < self._horizon:
+            return _Verdict(Outcome.REFUSED, "the saga is older than what this service remembers")
+        stored = ledger.get(tx, name, command.saga_id, command.step)
+        entry = None if stored is None else _to_entry(stored)
+        due = owed(entry, command.verb, command.round, settles=command.handler == "")
+        if isinstance(due, Answer) and not (due.entry is not None and command.handler in self._table.unconditional):
+            if due.entry is None:
+                batch.counts["duplicates_suppressed"] += 1
+            else:
+                batch.counts["tombstones"] += 1
+                _write(tx, name, command, due.entry)
+            return _Verdict(due.outcome, due.value)
+        after = due.entry if isinstance(due, Answer) else None
+        return self._run(tx, command, entry, after, now, batch)
+
+    def _run(
+        self, tx: Transaction, command: Command, entry: Entry | None, after: Entry | None, now: float, batch: _Batch
+    ) -> _Verdict:
+        """Run the handler in a nested transaction, so that a refusal or fault touches no other command.
+
+        `after` is the entry to leave instead of the usual one: the tombstone of an unconditional compensation.
+        """
+        name = self._handlers.name
+        try:
+            with tx.nested() as nested:
+                transaction = ServiceTransaction(nested, name, now)
+                value = self._call(transaction, command, entry)
+                _write(nested, name, command, after or done(command.verb, entry, value))
+                for start in transaction.started:
+                    outbox.write(nested, start)
+        except Refused as refusal:
+            reason = str(refusal)[:_MAX_REASON_CHARS]
+            if after is None:
+                _write(tx, name, command, refused(command.verb, command.round, entry, reason))
+            batch.counts["refused"] += 1
+            return _Verdict(Outcome.REFUSED, reason)
+        except StorageError:
+            raise  # the store's, not the handler's: the whole group is tried again
+        except Exception as error:
+            batch.counts["faulted"] += 1
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+            logger.debug("%s: where %s faulted", command.saga_id, command.step, exc_info=error)
+            return _Verdict(Outcome.FAULTED, reason)
+        batch.starts.extend(transaction.started)
+        batch.counts["executed"] += 1
+        return _Verdict(Outcome.DONE, value)
+
+    def _call(self, transaction: ServiceTransaction, command: Command, entry: Entry | None) -> object:
+        if command.verb is Verb.DO:
+            act = self._table.actions.get(command.handler)
+            if act is None:
+                raise LookupError(f"service {self._handlers.name!r} has no action {command.handler!r}")
+            return act(transaction, command)
+        undo = self._table.compensations.get(command.handler)
+        if undo is None:
+            raise LookupError(f"service {self._handlers.name!r} has no compensation {command.handler!r}")
+        recorded = entry.value if entry is not None and entry.mark is not Mark.REFUSED else None
+        undo(transaction, command, recorded)
+        return None
+
+    # --- after the commit, on the loop -----------------------------------------------------------------------
+
+    def _committed(self, receipt: Receipt, result: object, error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("%s: a batch of commands failed: %s", self._handlers.name, error)
+            receipt.fail()
+            return
+        batch = cast(_Batch, result)
+        self._node.counters.update(batch.counts)
+        for command, reply in batch.replies:
+            if logger.isEnabledFor(logging.DEBUG) or reply.outcome is Outcome.FAULTED:
+                self._log(command, reply)
+            self._node.batcher.send(reply_subject(command.reply_to), to_envelope(reply), receipt)
+        for start in batch.starts:
+            self._outbox.send(start, receipt)
+        receipt.release()
+
+    def _log(self, command: Command, reply: Reply) -> None:
+        level = logging.WARNING if reply.outcome is Outcome.FAULTED else logging.DEBUG
+        about = {"saga_id": command.saga_id, "step": command.step, "attempt": command.attempt}
+        words = "%s: %s %s, attempt %d: %s %s"
+        verb, outcome = command.verb.name.lower(), reply.outcome.name.lower()
+        logger.log(
+            level, words, command.saga_id, verb, command.step, command.attempt, outcome, reply.value, extra=about
+        )
+
+    # --- the answers to what this service has started ---------------------------------------------------------
+
+    def _on_start_answer(self, answer: StartAnswer, receipt: Receipt) -> None:
+        receipt.hold()
+        self._outbox.answered(answer.saga_id)
+
+        def work(tx: Transaction) -> None:
+            was_open = outbox.clear(tx, self._handlers.name, answer.saga_id)
+            hook: Callable[..., object] | None = getattr(self._handlers, "start_rejected", None)
+            if was_open and not answer.accepted and hook is not None:
+                hook(ServiceTransaction(tx, self._handlers.name, self._node.now()), answer.saga_id, answer.reason)
+
+        def cleared(_: object, error: BaseException | None) -> None:
+            if error is None:
+                receipt.release()
+            else:
+                receipt.fail()
+
+        self._node.committer.submit(work, cleared, answer)
+
+    # --- pruning ---------------------------------------------------------------------------------------------
+
+    def _prune(self) -> None:
+        """Forget ledger entries that are old enough, a slice at a time, between the commits of the load."""
+        limits, name = self._limits, self._handlers.name
+        before = id_floor(self._node.now() - limits.keep_seconds)
+
+        def work(tx: Transaction) -> tuple[int, str]:
+            return pruning.prune_ledger(tx, name, before, limits.prune_slice), pruning.horizon(tx, name)
+
+        def pruned(result: Any, error: BaseException | None) -> None:
+            if not self.actor_ref.is_alive():
+                return
+            delay = limits.prune_interval_seconds
+            if error is None:
+                count, self._horizon = result
+                delay = 0.0 if count == limits.prune_slice else delay
+            self._prune_timer = self._node.loop.call_later(delay, self._prune)
+
+        self._node.committer.submit(work, pruned)
+
+
+def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> None:
+    ledger.put(tx, service, command.saga_id, command.step, pack([int(entry.mark), *entry[1:]]))
+
+
+def _to_entry(stored: bytes) -> Entry:
+    fields: Any = unpack(stored)
+    return Entry(Mark(fields[0]), *fields[1:])

@@ -1,0 +1,451 @@
+"""`SagaSupervisor`: starts sagas, routes their mail, rehydrates, restarts and parks them."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from pykka import ActorDeadError, ActorRef
+from pykka.messages import _ActorStop
+
+from actors.definition import Saga
+from actors.dispatch import EventActor, Timer
+from actors.ids import id_floor, is_id
+from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
+from actors.node import Node
+from actors.outbox import start_subject
+from actors.record import Record, SnapshotError, change, from_snapshot, new_record, save
+from actors.saga import (
+    BeginAgain,
+    Crashed,
+    Emit,
+    Ended,
+    ParkChanged,
+    SagaActor,
+    Told,
+    answer_start,
+    command_subject,
+    event_subject,
+)
+from actors.state import Hold, Notice, initial, is_parked, waiting_for
+from broker import subjects
+from broker.codec import CodecError, encode_envelope, pack
+from broker.port import Delivery, Subscription
+from broker.receipt import Receipt
+from persistence import pruning, snapshots
+
+logger = logging.getLogger("sagasim.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a coordinator. Ages and intervals are in seconds."""
+
+    in_flight: int = 20_000  # sagas at a time, parked ones aside; further starts are left unacknowledged
+    restarts: int = 3  # of one saga's actor within `restart_window_seconds`, then it is parked
+    restart_window_seconds: float = 60.0
+    rehydration_page: int = 256
+    unacknowledged_publishes: int = 64  # rehydration waits while the broker has more to acknowledge than this
+    keep_finished_seconds: float = 7 * 24 * 3600.0
+    prune_interval_seconds: float = 60.0
+    prune_slice: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """Mail for the supervisor: a delivery from the broker."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class _Reloaded:
+    """Mail for the supervisor: the snapshot of a saga whose actor crashed, read in its turn behind all saves."""
+
+    crashed: Crashed
+    stored: snapshots.Stored | None
+
+
+class _RehydrateOn:
+    """Mail for the supervisor: go on with the next page."""
+
+
+class _Prune:
+    """Mail for the supervisor: it is time."""
+
+
+class SagaSupervisor(EventActor):
+    """The one that knows which sagas there are. `definitions` maps names to what the running code knows."""
+
+    messages_a_turn = 1  # a delivery holds many messages: let the sagas of one start before the next is opened
+
+    def __init__(self, node: Node, definitions: Mapping[str, Saga], limits: Limits | None = None) -> None:
+        super().__init__(node.loop)
+        self._node = node
+        self._definitions = dict(definitions)
+        self._limits = limits or Limits()
+        self._sagas: dict[str, ActorRef[SagaActor]] = {}
+        self._parked: set[str] = set()
+        self._queued: dict[str, tuple[StartSaga, list[Receipt]]] = {}  # starts beyond the limit
+        self._restarting: dict[str, list[Told]] = {}
+        self._restarts: dict[str, list[float]] = {}
+        self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
+        self._subscriptions: list[Subscription] = []
+        self._start_subscription: Subscription | None = None
+        self._prune_timer: Timer | None = None
+
+    def on_start(self) -> None:
+        with self._node.environment.read() as tx:
+            self._parked = {saga_id for saga_id, _ in snapshots.scan_parked(tx, limit=1_000_000)}
+        name, broker = self._node.name, self._node.broker
+        self._start_subscription = broker.consume(subjects.starts(), self._arrived)
+        self._subscriptions = [
+            self._start_subscription,
+            broker.consume(subjects.replies(name), self._arrived),
+            broker.consume(subjects.controls(name), self._arrived),
+        ]
+        self.actor_ref.tell(_RehydrateOn())
+        self._prune_timer = self._node.loop.call_later(self._limits.prune_interval_seconds, self._prune_soon)
+
+    def on_stop(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.close()
+        if self._prune_timer is not None:
+            self._prune_timer.cancel()
+        for ref in self._sagas.values():
+            ref.tell(_ActorStop())
+
+    def on_receive(self, message: object) -> object:
+        return self._HANDLERS[type(message)](self, message)
+
+    def in_flight(self) -> int:
+        """How many sagas have a live actor and do not wait for a person."""
+        return len(self._sagas) - len(self._parked & self._sagas.keys() if self._parked else ())
+
+    # --- mail from the broker --------------------------------------------------------------------------------
+
+    def _arrived(self, delivery: Delivery) -> None:
+        self.actor_ref.tell(_Arrived(delivery))
+
+    def _on_arrived(self, mail: _Arrived) -> None:
+        receipt, messages = self._node.open(mail.delivery)
+        for message in messages:
+            receipt.hold()
+            if isinstance(message, Reply | Control):
+                self._route(Told(message, receipt))
+            elif isinstance(message, StartSaga):
+                self._on_start_saga(message, receipt)
+            else:
+                reason = f"a {type(message).__name__} is nothing for a coordinator"
+                self._node.dead_letter(reason, mail.delivery.subject, encode_envelope(to_envelope(message)), receipt)
+        receipt.release()
+
+    def _route(self, told: Told) -> None:
+        """To the saga's actor. If there is none, wake it from its snapshot."""
+        ref = self._sagas.get(told.message.saga_id)
+        if ref is not None:
+            try:
+                ref.tell(told)
+                return
+            except ActorDeadError:
+                del self._sagas[told.message.saga_id]
+        waiting = self._restarting.get(told.message.saga_id)
+        if waiting is not None:
+            waiting.append(told)
+            return
+        self._wake_and_tell(told)
+
+    def _wake_and_tell(self, told: Told) -> None:
+        saga_id = told.message.saga_id
+        with self._node.environment.read() as tx:
+            stored = snapshots.load(tx, saga_id)
+            horizon = pruning.horizon(tx)
+        if stored is None:
+            if saga_id in self._queued or saga_id < horizon:
+                self._node.counters["late"] += 1
+                told.receipt.release()
+                return
+            envelope = encode_envelope(to_envelope(told.message))
+            self._node.dead_letter("there is no such saga", self._node.name, envelope, told.receipt)
+            return
+        if stored.finished:
+            self._node.counters["late"] += 1
+            told.receipt.release()
+            return
+        ref = self._revive(saga_id, stored.snapshot)
+        if ref is None:
+            # Parked untouched. Nothing is lost: what it waits for it asks again when its definition is known.
+            told.receipt.release()
+        else:
+            ref.tell(told)
+
+    # --- starting --------------------------------------------------------------------------------------------
+
+    def _on_start_saga(self, start: StartSaga, receipt: Receipt) -> None:
+        saga_id = start.saga_id
+        ref = self._sagas.get(saga_id)
+        if ref is not None:
+            ref.tell(Told(start, receipt))
+        elif saga_id in self._restarting:
+            self._restarting[saga_id].append(Told(start, receipt))
+        elif saga_id in self._queued:
+            self._queued[saga_id][1].append(receipt)
+        else:
+            answer = self._answer_without_actor(start)
+            if answer is not None:
+                self._answer(start, answer, receipt)
+            elif self.in_flight() >= self._limits.in_flight:
+                self._queued[saga_id] = (start, [receipt])
+                if self._start_subscription is not None:
+                    self._start_subscription.pause()
+            else:
+                self._start(start, [receipt])
+
+    def _answer_without_actor(self, start: StartSaga) -> StartAnswer | None:
+        """The answer to a start that needs no new saga; None if one is to be started."""
+        if start.definition not in self._definitions:
+            return StartAnswer(start.saga_id, False, f"no definition {start.definition!r} is known here")
+        if not is_id(start.saga_id):
+            return StartAnswer(start.saga_id, False, "a saga id must begin with its time of creation")
+        with self._node.environment.read() as tx:
+            stored = snapshots.load(tx, start.saga_id)
+            horizon = pruning.horizon(tx)
+        if stored is not None:
+            return answer_start(from_snapshot(stored.snapshot), start)
+        if start.saga_id < horizon:
+            return StartAnswer(start.saga_id, False, "the saga id is older than what is kept")
+        return None
+
+    def _answer(self, start: StartSaga, answer: StartAnswer, receipt: Receipt) -> None:
+        if start.sender:
+            self._node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
+        if answer.accepted:
+            receipt.release()
+        else:
+            raw = encode_envelope(to_envelope(start))
+            self._node.dead_letter(
+                f"refused to start: {answer.reason}", start_subject(start.definition), raw, receipt
+            )
+
+    def _start(self, start: StartSaga, receipts: list[Receipt]) -> None:
+        saga = self._definitions[start.definition]
+        try:
+            record = new_record(saga, start.saga_id, start.input, start.sender, self._node.now())
+        except CodecError as error:
+            for receipt in receipts:
+                self._answer(start, StartAnswer(start.saga_id, False, f"its input cannot be kept: {error}"), receipt)
+            return
+        ref = self._spawn(saga, record)
+        for receipt in receipts:
+            ref.tell(Told(start, receipt))
+
+    def _spawn(self, saga: Saga, record: Record) -> ActorRef[SagaActor]:
+        ref = SagaActor.start(self._node, self.actor_ref, saga, record)
+        self._sagas[record.saga_id] = ref
+        return ref
+
+    # --- ending, parking -------------------------------------------------------------------------------------
+
+    def _on_ended(self, mail: Ended) -> None:
+        ref = self._sagas.pop(mail.saga_id, None)
+        self._parked.discard(mail.saga_id)
+        self._restarts.pop(mail.saga_id, None)
+        if ref is not None and ref.is_alive():
+            ref.tell(_ActorStop())  # behind what it was told before, which it answers as late
+        self._start_queued()
+
+    def _start_queued(self) -> None:
+        while self._queued and self.in_flight() < self._limits.in_flight:
+            start, receipts = self._queued.pop(next(iter(self._queued)))
+            self._start(start, receipts)
+        if not self._queued and self._start_subscription is not None:
+            self._start_subscription.resume()
+
+    def _on_park_changed(self, mail: ParkChanged) -> None:
+        if mail.parked:
+            self._parked.add(mail.saga_id)
+            self._start_queued()
+        else:
+            self._parked.discard(mail.saga_id)
+
+    # --- rehydration -----------------------------------------------------------------------------------------
+
+    def _on_rehydrate(self, _: _RehydrateOn) -> None:
+        """Bring back one page of unfinished sagas, then the next when the broker has taken what they sent."""
+        if self._rehydrated_up_to is None:
+            return
+        if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
+            self._rehydrate_later(0.01)
+            return
+        with self._node.environment.read() as tx:
+            page = snapshots.scan_active(tx, self._rehydrated_up_to, self._limits.rehydration_page)
+        for saga_id, snapshot in page:
+            if saga_id not in self._sagas and saga_id not in self._restarting:
+                self._revive(saga_id, snapshot, unless_asleep=True)
+        if len(page) < self._limits.rehydration_page:
+            self._rehydrated_up_to = None
+            revived = self._node.counters["rehydrated"]
+            logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
+        else:
+            self._rehydrated_up_to = page[-1][0]
+            self._rehydrate_later(0.0)
+
+    def _rehydrate_later(self, delay_seconds: float) -> None:
+        self._node.loop.call_later(delay_seconds, self._rehydrate_soon)
+
+    def _rehydrate_soon(self) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(_RehydrateOn())
+
+    def _revive(self, saga_id: str, snapshot: bytes, *, unless_asleep: bool = False) -> ActorRef[SagaActor] | None:
+        """An actor from a snapshot, which emits what it waits for; None if the code does not know its definition.
+
+        `unless_asleep` leaves a parked saga that waits for nobody but a person without an actor: None.
+        """
+        try:
+            record = from_snapshot(snapshot)
+        except SnapshotError as error:
+            self._park_untouched(saga_id, str(error))
+            return None
+        saga = self._definitions.get(record.definition)
+        if saga is None or not record.matches(saga):
+            known = "not known" if saga is None else f"known as version {saga.version} ({saga.fingerprint})"
+            reason = (
+                f"definition {record.definition!r} version {record.version} ({record.fingerprint}) is {known} here"
+            )
+            self._park_untouched(saga_id, reason)
+            return None
+        waiting = waiting_for(record.state)
+        if not is_parked(record.state) and saga_id in self._parked:
+            self._parked.discard(saga_id)  # it was parked untouched, and its definition is known again
+            self._node.committer.submit(partial(snapshots.unpark, saga_id=saga_id), _log_failure)
+        elif unless_asleep and is_parked(record.state) and not waiting:
+            return None
+        ref = self._spawn(saga, record)
+        if waiting:
+            ref.tell(Emit())
+        self._node.counters["rehydrated"] += 1
+        return ref
+
+    def _park_untouched(self, saga_id: str, reason: str) -> None:
+        """Make it visible that a saga is set aside. Its snapshot stays as it is: it is never guessed at."""
+        if saga_id not in self._parked:
+            self._parked.add(saga_id)
+            logger.warning("%s: parked untouched: %s", saga_id, reason, extra={"saga_id": saga_id})
+        note = pack([self._node.now(), reason])
+        self._node.committer.submit(partial(snapshots.park, saga_id=saga_id, note=note), _log_failure)
+
+    # --- restarting ------------------------------------------------------------------------------------------
+
+    def _on_crashed(self, mail: Crashed) -> None:
+        """An actor has raised: read its snapshot, in turn behind what it had submitted, and start it again."""
+        saga_id, error = mail.record.saga_id, mail.error
+        if saga_id in self._restarting:
+            return
+        self._sagas.pop(saga_id, None)
+        self._restarting[saga_id] = []
+        self._node.counters["restarts"] += 1
+        words = "%s: its actor raised %s: %s"
+        logger.warning(words, saga_id, type(error).__name__, error, extra={"saga_id": saga_id})
+        logger.debug("%s: where it raised", saga_id, exc_info=error, extra={"saga_id": saga_id})
+
+        def loaded(stored: Any, failure: BaseException | None) -> None:
+            if failure is None and self.actor_ref.is_alive():
+                self.actor_ref.tell(_Reloaded(mail, stored))
+
+        self._node.committer.submit(partial(snapshots.load, saga_id=saga_id), loaded)
+
+    def _on_reloaded(self, mail: _Reloaded) -> None:
+        crashed, stored = mail.crashed, mail.stored
+        saga_id = crashed.record.saga_id
+        waiting = self._restarting.pop(saga_id, [])
+        if stored is None or not stored.finished:
+            self._restart(crashed, stored)
+        for told in waiting:
+            if isinstance(told.message, StartSaga):
+                self._on_start_saga(told.message, told.receipt)
+            else:
+                self._route(told)
+
+    def _restart(self, crashed: Crashed, stored: snapshots.Stored | None) -> None:
+        """From its snapshot, or from its beginning if none was saved yet; but not for ever."""
+        if stored is not None:
+            record = from_snapshot(stored.snapshot)
+        else:
+            record = replace(
+                crashed.record,
+                state=initial(self._definitions[crashed.record.definition]),
+                sequence=0,
+                reason="",
+                results={},
+            )
+        if self._restarts_too_often(record.saga_id):
+            self._hold(record, crashed.error)
+        elif stored is not None:
+            self._revive(record.saga_id, stored.snapshot)
+        else:
+            self._spawn(self._definitions[record.definition], record).tell(BeginAgain())
+
+    def _restarts_too_often(self, saga_id: str) -> bool:
+        now = self._node.loop.time()
+        since = now - self._limits.restart_window_seconds
+        times = [at for at in self._restarts.get(saga_id, []) if at > since]
+        self._restarts[saga_id] = [*times, now]
+        return len(times) >= self._limits.restarts
+
+    def _hold(self, record: Record, error: BaseException) -> None:
+        """Park a saga whose actor raises again and again: as a whole, saved, and with the reason."""
+        node, saga_id = self._node, record.saga_id
+        reason = f"its actor raised {type(error).__name__}: {error}"
+        held = change(record, self._definitions[record.definition], Hold(), node.now(), reason)
+        assert held is not None, "only an unfinished saga has an actor that can raise"
+        self._parked.add(saga_id)
+        self._restarts.pop(saga_id, None)
+        logger.warning("%s: parked: %s", saga_id, reason, extra={"saga_id": saga_id})
+
+        def saved(_: object, failure: BaseException | None) -> None:
+            if failure is not None:
+                return
+            if record.sender:
+                answer = StartAnswer(saga_id, accepted=True)
+                node.batcher.send(command_subject(record.sender), to_envelope(answer))
+            event = Lifecycle(saga_id, record.definition, Notice.PARKED.value, node.now(), record.reason)
+            node.batcher.send(event_subject(record.definition), to_envelope(event))
+
+        node.committer.submit(partial(save, saga_id=saga_id, change=held), saved)
+        self._start_queued()
+
+    # --- pruning ---------------------------------------------------------------------------------------------
+
+    def _prune_soon(self) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(_Prune())
+
+    def _on_prune(self, _: _Prune) -> None:
+        """Forget finished sagas that are old enough, a slice at a time, between the commits of the load."""
+        limits = self._limits
+        before = id_floor(self._node.now() - limits.keep_finished_seconds)
+
+        def done(count: object, error: BaseException | None) -> None:
+            again = error is None and count == limits.prune_slice
+            delay = 0.0 if again else limits.prune_interval_seconds
+            self._prune_timer = self._node.loop.call_later(delay, self._prune_soon)
+
+        self._node.committer.submit(lambda tx: pruning.prune_finished(tx, before, limits.prune_slice), done)
+
+    _HANDLERS: Mapping[type, Callable[[Any, Any], object]] = {
+        _Arrived: _on_arrived,
+        Ended: _on_ended,
+        ParkChanged: _on_park_changed,
+        Crashed: _on_crashed,
+        _Reloaded: _on_reloaded,
+        _RehydrateOn: _on_rehydrate,
+        _Prune: _on_prune,
+    }
+
+
+def _log_failure(_: object, error: BaseException | None) -> None:
+    """For works that are tried again at the next start if they fail now."""
+    if error is not None:
+        logger.warning("could not be saved: %s", error)

@@ -1,0 +1,126 @@
+"""Gathers envelopes and publishes one message per subject.
+
+Smart batching: under load batches grow by themselves; alone, an envelope waits for one turn of the loop.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+from broker import codec
+from broker.port import Broker, PublishError
+from broker.receipt import Probe, Receipt
+
+logger = logging.getLogger("sagasim.broker")
+
+MAX_BATCH_BYTES: Final = 512 * 1024
+"""Longer messages gain nothing more, and they make every other message wait behind them."""
+MAX_BATCH_ENVELOPES: Final = 32
+"""So that the receiver's work on one message overlaps the sender's on the next: both have a core to themselves."""
+_HEADROOM_BYTES: Final = 4096
+"""Left for headers, which count towards the server's largest payload, and for the array's own header."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    encoded: list[bytes] = field(default_factory=list)
+    envelopes: list[Sequence[object]] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class Batcher:
+    """Publishes what was sent during one turn of the loop, in order, as few messages.
+
+    `call_soon` runs a function on the next turn of the loop. `origin` names this node in the log.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        probe: Probe | None = None,
+        origin: str = "",
+    ) -> None:
+        self._broker = broker
+        self._call_soon = call_soon
+        self._probe = probe
+        self._origin = origin
+        self._gathered: dict[str, list[_Batch]] = {}
+        self.unacknowledged = 0
+        """Messages handed to the broker that it has not answered for yet."""
+        self._limit_bytes = min(broker.max_payload_bytes - _HEADROOM_BYTES, MAX_BATCH_BYTES)
+
+    def send(self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None) -> None:
+        """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
+
+        An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
+        since the others of the burst are none the worse for it.
+        """
+        if receipt is not None:
+            receipt.hold()
+        try:
+            encoded = codec.encode_envelope(envelope)
+            if len(encoded) > self._limit_bytes:
+                raise codec.CodecError(f"{len(encoded)} bytes are more than {self._limit_bytes}")
+        except codec.CodecError as error:
+            logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
+            if receipt is not None:
+                receipt.fail()
+            return
+        self._gather(subject, envelope, encoded, receipt)
+
+    def _gather(self, subject: str, envelope: Sequence[object], encoded: bytes, receipt: Receipt | None) -> None:
+        if not self._gathered:
+            self._call_soon(self.flush)
+        batches = self._gathered.get(subject)
+        if batches is None:
+            batches = self._gathered[subject] = [_Batch()]
+        batch = batches[-1]
+        if batch.size_bytes + len(encoded) > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
+            batch = _Batch()
+            batches.append(batch)
+        batch.encoded.append(encoded)
+        batch.size_bytes += len(encoded)
+        if self._probe is not None:
+            batch.envelopes.append(envelope)
+        if receipt is not None:
+            batch.receipts.append(receipt)
+
+    def flush(self) -> None:
+        """Publish now what has gathered. The loop calls it by itself."""
+        gathered, self._gathered = self._gathered, {}
+        for subject, batches in gathered.items():
+            for batch in batches:
+                self._publish(subject, batch)
+
+    def _publish(self, subject: str, batch: _Batch) -> None:
+        payload = codec.join(batch.encoded)
+        receipts = batch.receipts
+
+        def done(error: PublishError | None) -> None:
+            self.unacknowledged -= 1
+            if error is not None:
+                logger.warning("%s: publishing to %s failed: %s", self._origin, subject, error)
+            for receipt in receipts:
+                if error is None:
+                    receipt.release()
+                else:
+                    receipt.fail()
+
+        if self._probe is not None:
+            self._probe("publish.before", batch.envelopes)
+        self.unacknowledged += 1
+        self._broker.publish(subject, payload, message_id(subject, payload), done)
+        if self._probe is not None:
+            self._probe("publish.after", batch.envelopes)
+
+
+def message_id(subject: str, payload: bytes) -> str:
+    """The id for the broker's duplicate window. Envelopes carry their attempt, so that a retry differs."""
+    digest = blake2b(payload, digest_size=16, person=b"sagasim")
+    digest.update(subject.encode())
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""A broker that says everything several times: what a client that retries too eagerly does to everyone else."""
+
+from collections.abc import Callable
+
+from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
+
+
+class DuplicatingBroker:
+    """Publishes each message `times` times under ids of their own, so that no duplicate window helps."""
+
+    def __init__(self, broker: Broker, times: int) -> None:
+        self._broker = broker
+        self._times = times
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return self._broker.max_payload_bytes
+
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+    ) -> None:
+        self._broker.publish(subject, payload, message_id, done)
+        for copy in range(1, self._times):
+            self._broker.publish(subject, payload, f"{message_id}-{copy}", _ignore)
+
+    def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
+        return self._broker.consume(consumer, on_message)
+
+
+def _ignore(_: PublishError | None) -> None:
+    """A copy may be lost: it is one too many anyway."""

@@ -1,0 +1,53 @@
+"""A run as plain lines: for logs, pipes, and whoever does not want a dashboard."""
+
+import asyncio
+from collections.abc import Callable
+
+from scenarios.scenario import Result
+from scenarios.view import RunView
+
+LINE_SECONDS = 1.0
+
+
+def opening(view: RunView) -> str:
+    """The first line: everything that tells this run from another."""
+    return f"{view.scenario}: {view.orders} orders, seed {view.seed}, mode {view.mode}, data in {view.data}"
+
+
+def progress(view: RunView) -> str:
+    load = view.load
+    if load is None:
+        return "starting"
+    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(view.sagas_by_phase.items()) if count)
+    ends = ", ".join(f"{count} {end}" for end, count in sorted(load.ends.items()))
+    parked = f"; {len(view.parked)} parked" if view.parked else ""
+    return f"{len(load.ended)}/{load.orders} orders ended ({ends or 'none'}); under way: {phases or 'none'}{parked}"
+
+
+async def show(view: RunView, tell: Callable[[str], None]) -> None:
+    """Tell the progress once a second, as long as there is any to tell."""
+    last = ""
+    while True:
+        line = progress(view)
+        if line != last:
+            tell(f"{view.elapsed_seconds():6.1f} s  {line}")
+            last = line
+        await asyncio.sleep(LINE_SECONDS)
+
+
+def summary(result: Result, view: RunView) -> list[str]:
+    """The verdict and what it rests on."""
+    latency = ", ".join(f"{name} {value:g} ms" for name, value in result.latency_ms.items()) or "none measured"
+    lines = [
+        f"{result.orders} orders: {result.completed} completed, {result.compensated} compensated,"
+        f" {result.rejected} rejected, {result.parked} parked",
+        f"{result.lost} lost, {result.duplicate_effects} duplicate effects, {len(result.violations)} violations,"
+        f" {result.dead_letters} dead letters",
+        f"{result.elapsed_seconds:.1f} s, {result.sagas_per_second:g} sagas/s, latency {latency}",
+    ]
+    lines += [f"fault: {fault}" for fault in result.faults_injected]
+    lines += [f"{service}: {line}" for service, book in view.books.items() for line in book]
+    lines += [f"violation: {violation}" for violation in result.violations]
+    again = f"run_sim.py run {view.scenario} --orders {result.orders} --seed {result.seed}"
+    lines += [f"data and logs: {view.data}", f"again: {again}", f"verdict: {result.verdict}"]
+    return lines

@@ -1,0 +1,204 @@
+"""One node as a process: build the real parts, join them, and serve until told to stop."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from pykka import ActorRef
+
+from actors.node import Node
+from actors.service import Service, service_tables
+from actors.supervisor import Limits, SagaSupervisor
+from broker.batching import Batcher
+from broker.jetstream import JetStream
+from broker.port import Broker
+from broker.receipt import Probe
+from persistence import journal, snapshots
+from persistence.environment import Environment
+from persistence.group_commit import CommitThread, GroupCommit
+from scenarios.duplicating import DuplicatingBroker
+from scenarios.faults import CrashPoint, die
+from scenarios.load import COORDINATOR_NAME
+from scenarios.scenario import COORDINATOR, Kill, Scenario
+
+STATS_SECONDS = 0.5
+COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get into a broker: its URL, and what a login needs beyond it."""
+
+    url: str
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    async def connect(self, name: str) -> JetStream:
+        """Connect and make sure of the streams. Raises BrokerError."""
+        broker = await JetStream.connect(
+            self.url,
+            name=name,
+            credentials=self.credentials,
+            tls_ca=self.tls_ca,
+            tls_certificate=self.tls_certificate,
+            tls_key=self.tls_key,
+        )
+        try:
+            await broker.ensure_streams()
+        except BaseException:
+            await broker.close()
+            raise
+        return broker
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What one node is to do: `role` is coordinator or services, `data` the run's directory."""
+
+    role: str
+    data: Path
+    access: Access
+    scenario: Scenario
+    kill: Kill | None = None
+    with_parent: bool = False  # stop when standard input ends
+    sync: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+
+async def serve(serving: Serving) -> int:
+    """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status.
+
+    Raises StorageError or BrokerError if the node cannot begin.
+    """
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def finish(why: BaseException | None = None) -> None:
+        if not stop.done():
+            stop.set_result(why)
+
+    _listen(finish, with_parent=serving.with_parent)
+    async with AsyncExitStack() as stack:
+        node = await _build(serving, stack, finish)
+        actors = _start(serving, node)
+        stats = asyncio.create_task(_keep_stats(serving, node))
+        why = await stop
+        stats.cancel()
+        with suppress(asyncio.CancelledError):
+            await stats
+        await _end(node, actors)
+        _write_stats(serving, node)
+    if why is not None:
+        print(f"sagasim {serving.role}: {why}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[BaseException], None]) -> Node:
+    loop = asyncio.get_running_loop()
+    kill = serving.kill
+    probe: Probe | None = None
+    if kill is not None:
+        probe = CrashPoint(kill, lambda: die(serving.data, kill))
+    environment = Environment.open(serving.data / serving.role, tables_of(serving), sync=serving.sync)
+    stack.callback(environment.close)
+    thread = CommitThread(loop)
+    stack.callback(thread.close)
+    committer = GroupCommit(environment, loop, thread, probe=probe, on_fatal=finish)
+    jetstream = await serving.access.connect(f"sagasim-{serving.role}")
+    stack.push_async_callback(jetstream.close)
+    broker: Broker = jetstream
+    if serving.scenario.duplicates > 1:
+        broker = DuplicatingBroker(jetstream, serving.scenario.duplicates)
+    return Node(
+        name=COORDINATOR_NAME if serving.role == COORDINATOR else serving.role,
+        loop=loop,
+        environment=environment,
+        committer=committer,
+        broker=broker,
+        batcher=Batcher(broker, loop.call_soon, probe=probe, origin=serving.role),
+        random=Random(),
+        wall_offset_seconds=time.time() - loop.time(),
+        probe=probe,
+    )
+
+
+def tables_of(serving: Serving) -> tuple[str, ...]:
+    """The LMDB tables of a node."""
+    if serving.role == COORDINATOR:
+        return COORDINATOR_TABLES
+    services = serving.scenario.domain.services(serving.scenario.conducts)
+    return tuple(table for service in services for table in service_tables(service))
+
+
+def _start(serving: Serving, node: Node) -> list[ActorRef[SagaSupervisor] | ActorRef[Service]]:
+    domain = serving.scenario.domain
+    if serving.role == COORDINATOR:
+        return [SagaSupervisor.start(node, domain.sagas, serving.limits)]
+    return [Service.start(node, service) for service in domain.services(serving.scenario.conducts)]
+
+
+async def _end(node: Node, actors: list[ActorRef[SagaSupervisor] | ActorRef[Service]]) -> None:
+    """Stop taking mail, save what is decided, and let what is saved be published."""
+    for actor in actors:
+        actor.stop(block=False)
+    node.committer.close()
+    async with asyncio.timeout(10):
+        while node.committer.pending:
+            await asyncio.sleep(0.01)
+
+
+def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
+    """Stop on a signal. A node with a parent leaves Ctrl-C to it, and stops when the parent is gone."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, finish)
+    if not with_parent:
+        loop.add_signal_handler(signal.SIGINT, finish)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def on_input() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            finish()
+
+    loop.add_reader(sys.stdin.fileno(), on_input)
+
+
+# --- figures: one file a life, so that those of a killed one are not lost --------------------------------------
+
+
+async def _keep_stats(serving: Serving, node: Node) -> None:
+    while True:
+        _write_stats(serving, node)
+        await asyncio.sleep(STATS_SECONDS)
+
+
+def _write_stats(serving: Serving, node: Node) -> None:
+    directory = serving.data / serving.role
+    figures = dict(node.counters) | {"commits": node.committer.commits, "works": node.committer.works}
+    target = directory / f"stats-{node.environment.epoch}.json"
+    partial = directory / "stats.partial"
+    with suppress(OSError):  # a full disk is the store's to report
+        partial.write_text(json.dumps(figures))
+        partial.replace(target)
+
+
+def read_stats(data: Path, role: str) -> dict[str, int]:
+    """A node's counters, summed over all its lives."""
+    totals: dict[str, int] = {}
+    for path in (data / role).glob("stats-*.json"):
+        with suppress(OSError, ValueError):
+            for name, count in json.loads(path.read_text()).items():
+                totals[name] = totals.get(name, 0) + int(count)
+    return totals

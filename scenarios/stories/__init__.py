@@ -1,0 +1,1 @@
+"""The scenarios of the house: one short file a story."""

@@ -1,0 +1,68 @@
+"""What one sees of a run while it runs: kept by the runner, shown by the dashboard or as plain lines."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from actors.messages import Lifecycle
+from scenarios.load import Load
+
+MAX_FAULT_LINES = 100
+MAX_LATEST_SAGAS = 50
+
+
+@dataclass(slots=True)
+class SagaLine:
+    """The turns of one saga as they were heard: (wall clock seconds, turn, reason)."""
+
+    saga_id: str
+    definition: str
+    turns: list[tuple[float, str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RunView:
+    """A run as it looks now. `at` of a fault line is seconds since the run's begin."""
+
+    scenario: str
+    story: str
+    mode: str
+    seed: int
+    orders: int
+    data: str
+    steps: dict[str, list[str]] = field(default_factory=dict)
+    load: Load | None = None
+    begun_at: float = field(default_factory=time.monotonic)
+    sagas_by_phase: Counter[str] = field(default_factory=Counter)
+    parked: dict[str, str] = field(default_factory=dict)
+    books: dict[str, list[str]] = field(default_factory=dict)
+    nodes_up: dict[str, bool] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    faults: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MAX_FAULT_LINES))
+    latest: dict[str, SagaLine] = field(default_factory=dict)
+    latest_states: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def elapsed_seconds(self) -> float:
+        return time.monotonic() - self.begun_at
+
+    def fault(self, text: str) -> None:
+        self.faults.append((self.elapsed_seconds(), text))
+
+    def heard(self, event: Lifecycle) -> None:
+        """Take in a lifecycle event; the newest sagas are kept."""
+        line = self.latest.get(event.saga_id)
+        if line is None:
+            line = self.latest[event.saga_id] = SagaLine(event.saga_id, event.definition)
+            if len(self.latest) > MAX_LATEST_SAGAS:
+                del self.latest[next(iter(self.latest))]
+        line.turns.append((event.at_seconds, event.turn, event.reason))
+
+
+def percentiles_ms(seconds: list[float]) -> dict[str, float]:
+    """p50, p95 and p99 of durations, in milliseconds, by nearest rank; empty if there are none."""
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+    last = len(ordered) - 1
+    return {f"p{p}": round(1000 * ordered[min(last, int(p / 100 * len(ordered)))], 2) for p in (50, 95, 99)}
