@@ -14,7 +14,7 @@ from typing import NoReturn
 from actors.definition import DefinitionError
 from broker.port import BrokerError
 from persistence.errors import StorageError
-from scenarios import library, logs
+from scenarios import dashboard, library, logs
 from scenarios.faults import from_text
 from scenarios.operate import operate
 from scenarios.plain import opening, show, summary
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
         purge=options.purge,
         node_arguments=_node_arguments(options),
     )
-    plain = options.plain or not sys.stdout.isatty()
+    plain = options.plain or not dashboard.is_possible()
     run = Run(scenario, run_options, _say if plain else _ignore)
     try:
         result = asyncio.run(_watched(run, plain))
@@ -188,7 +188,7 @@ def _run(options: argparse.Namespace) -> int:
 
 async def _watched(run: Run, plain: bool) -> Result:
     _say(opening(run.view))
-    watcher: Coroutine[object, object, None] = show(run.view, _say if plain else _ignore)
+    watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
     watching = asyncio.create_task(watcher)
     try:
         return await run.go()

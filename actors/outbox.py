@@ -13,7 +13,7 @@ from broker.codec import pack, unpack
 from broker.receipt import Receipt
 from persistence.transaction import Transaction
 
-FIRST_RESEND_SECONDS = 5.0
+FIRST_RESEND_SECONDS = 2.0
 MAX_RESEND_SECONDS = 60.0
 CHECK_SECONDS = 1.0
 SENDS_A_CHECK = 1000  # after a restart with many unanswered starts, do not send them all at once

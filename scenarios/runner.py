@@ -3,13 +3,13 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from actors.record import from_snapshot
-from broker.codec import unpack
+from actors.record import Record, from_snapshot, stalled
 from broker.jetstream import JetStream
 from broker.port import BrokerError
 from broker.server import EmbeddedServer
@@ -21,7 +21,7 @@ from scenarios.cluster import Cluster
 from scenarios.load import Load
 from scenarios.scenario import BROKER, COORDINATOR, NODES, SERVICES, Findings, Result, Scenario, ScenarioError
 from scenarios.serving import Access, read_stats
-from scenarios.view import RunView, percentiles_ms
+from scenarios.view import RunView, park_reason, percentiles_ms
 
 RUN_FILE = "run.json"
 URL_FILE = "broker.url"
@@ -209,26 +209,32 @@ class Run:
         with suppress(StorageError):
             await asyncio.to_thread(self._read_stores)
 
+    def _step_states(self, record: Record) -> list[tuple[str, str]]:
+        names = self.view.steps.get(record.definition, [])
+        return list(zip(names, (step.status.name.lower() for step in record.state.steps), strict=False))
+
     def _read_stores(self) -> None:
-        environment = self._environment(COORDINATOR)
+        environment, now = self._environment(COORDINATOR), time.time()
         with environment.read() as tx:
-            parked = {saga_id: str(unpack(note)) for saga_id, note in snapshots.scan_parked(tx)}
-            phases: dict[str, int] = {}
+            parked = {saga_id: park_reason(note)[1] for saga_id, note in snapshots.scan_parked(tx)}
+            phases: Counter[str] = Counter()
             states: dict[str, list[tuple[str, str]]] = {}
+            late: dict[str, str] = {}
             for saga_id, stored in snapshots.scan_active(tx, limit=500):
                 record = from_snapshot(stored)
-                phase = record.state.phase.name.lower()
-                phases[phase] = phases.get(phase, 0) + 1
-                names = self.view.steps.get(record.definition, [])
-                statuses = [step.status.name.lower() for step in record.state.steps]
-                states[saga_id] = list(zip(names, statuses, strict=False))
-            rest = snapshots.counts(tx).active - sum(phases.values())
+                phases[record.state.phase.name.lower()] += 1
+                states[saga_id] = self._step_states(record)
+                if saga_id not in parked and stalled(record, now):
+                    late[saga_id] = f"its next event is {now - record.due_at:.1f} s overdue"
+            rest = snapshots.counts(tx).active - phases.total()
+            for saga_id in list(self.view.latest):  # the event loop's thread may add to it meanwhile
+                if saga_id not in states and (found := snapshots.load(tx, saga_id)):
+                    states[saga_id] = self._step_states(from_snapshot(found.snapshot))
         if rest > 0:
-            phases["running"] = phases.get("running", 0) + rest
+            phases["running"] += rest
+        # Each is replaced whole: the dashboard reads them on the event loop's thread.
         view = self.view
-        view.sagas_by_phase.clear()
-        view.sagas_by_phase.update(phases)
-        view.parked, view.latest_states = parked, states
+        view.sagas_by_phase, view.parked, view.stalled, view.latest_states = phases, parked, late, states
         begun = time.monotonic()
         if begun < self._next_audit_at:
             return

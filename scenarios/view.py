@@ -3,8 +3,10 @@
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.messages import Lifecycle
+from broker.codec import CodecError, unpack
 from scenarios.load import Load
 
 MAX_FAULT_LINES = 100
@@ -22,7 +24,11 @@ class SagaLine:
 
 @dataclass(slots=True)
 class RunView:
-    """A run as it looks now. `at` of a fault line is seconds since the run's begin."""
+    """A run as it looks now.
+
+    Faults are told with the seconds since the run's begin. `parked` and `stalled` say why, by saga id;
+    `latest_states` holds (step, status) of the sagas in flight and of those in `latest` that have ended.
+    """
 
     scenario: str
     story: str
@@ -35,6 +41,7 @@ class RunView:
     begun_at: float = field(default_factory=time.monotonic)
     sagas_by_phase: Counter[str] = field(default_factory=Counter)
     parked: dict[str, str] = field(default_factory=dict)
+    stalled: dict[str, str] = field(default_factory=dict)
     books: dict[str, list[str]] = field(default_factory=dict)
     nodes_up: dict[str, bool] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -57,6 +64,16 @@ class RunView:
             if len(self.latest) > MAX_LATEST_SAGAS:
                 del self.latest[next(iter(self.latest))]
         line.turns.append((event.at_seconds, event.turn, event.reason))
+
+
+def park_reason(note: bytes) -> tuple[float, str]:
+    """When a saga was parked (wall clock seconds) and why, by its note."""
+    try:
+        fields: Any = unpack(note)
+        at_seconds, reason = fields
+        return float(at_seconds), str(reason)
+    except (CodecError, TypeError, ValueError):
+        return 0.0, "its note cannot be read"
 
 
 def percentiles_ms(seconds: list[float]) -> dict[str, float]:

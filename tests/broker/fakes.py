@@ -1,0 +1,55 @@
+"""A broker and a loop that do nothing by themselves: the test says when a publish is acknowledged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker.port import Consumer, Delivery, PublishError, Subscription
+
+
+@dataclass
+class Published:
+    subject: str
+    payload: bytes
+    message_id: str
+    done: Callable[[PublishError | None], None]
+
+
+@dataclass
+class FakeBroker:
+    max_payload_bytes: int = 1024 * 1024
+    published: list[Published] = field(default_factory=list)
+
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+    ) -> None:
+        self.published.append(Published(subject, payload, message_id, done))
+
+    def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
+        raise NotImplementedError
+
+
+@dataclass
+class FakeLoop:
+    soon: list[Callable[[], None]] = field(default_factory=list)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self.soon.append(function)
+
+    def turn(self) -> None:
+        due, self.soon = self.soon, []
+        for function in due:
+            function()
+
+
+@dataclass
+class FakeDelivery:
+    subject: str = "saga.command.stock"
+    payload: bytes = b""
+    deliveries: int = 1
+    acks: int = 0
+
+    def ack(self) -> None:
+        self.acks += 1
+
+    def extend(self) -> None:
+        raise NotImplementedError

@@ -1,0 +1,175 @@
+"""Batches, receipts and dead letters: few messages, nothing lost, and an ack only after what it caused is stored."""
+
+import logging
+
+import pytest
+
+from broker import codec
+from broker.batching import MAX_BATCH_BYTES, MAX_BATCH_ENVELOPES, Batcher
+from broker.dead_letters import MAX_RAW_BYTES, dead_letter
+from broker.port import PublishError
+from broker.receipt import Receipt
+from tests.broker.fakes import FakeBroker, FakeDelivery, FakeLoop
+
+STOCK = "saga.command.stock"
+BANK = "saga.command.bank"
+
+
+class Bench:
+    """A batcher over fakes, with all its boundaries recorded."""
+
+    def __init__(self, max_payload_bytes: int = 1024 * 1024) -> None:
+        self.broker = FakeBroker(max_payload_bytes)
+        self.loop = FakeLoop()
+        self.boundaries: list[tuple[str, object]] = []
+        self.batcher = Batcher(self.broker, self.loop.call_soon, probe=self.probe, origin="node")
+
+    def probe(self, boundary: str, detail: object) -> None:
+        self.boundaries.append((boundary, detail))
+
+    def sent(self) -> list[tuple[str, list[list[object]]]]:
+        return [(message.subject, codec.decode(message.payload)) for message in self.broker.published]
+
+
+def test_one_message_per_subject_and_turn() -> None:
+    """All envelopes of a turn for one subject travel in one message, in order."""
+    bench = Bench()
+    for number in range(3):
+        bench.batcher.send(STOCK, (1, "stock", number))
+        bench.batcher.send(BANK, (1, "bank", number))
+    assert bench.broker.published == []
+    assert len(bench.loop.soon) == 1
+    bench.loop.turn()
+    assert bench.sent() == [
+        (kind, [[1, name, n] for n in range(3)]) for kind, name in ((STOCK, "stock"), (BANK, "bank"))
+    ]
+    bench.loop.turn()
+    assert len(bench.broker.published) == 2
+
+
+def test_the_next_turn_begins_anew() -> None:
+    """What is sent after a flush goes with the next turn."""
+    bench = Bench()
+    bench.batcher.send(STOCK, (1, "a"))
+    bench.loop.turn()
+    bench.batcher.send(STOCK, (1, "b"))
+    bench.loop.turn()
+    assert bench.sent() == [(STOCK, [[1, "a"]]), (STOCK, [[1, "b"]])]
+
+
+@pytest.mark.parametrize("max_payload_bytes", [64 * 1024, 1024 * 1024])
+def test_long_batches_are_split(max_payload_bytes: int) -> None:
+    """No message is longer than the broker takes, and no envelope is lost or moved by the split."""
+    bench = Bench(max_payload_bytes)
+    envelopes = [[1, number, bytes(10_000)] for number in range(200)]
+    for envelope in envelopes:
+        bench.batcher.send(STOCK, envelope)
+    bench.loop.turn()
+    limit = min(max_payload_bytes, MAX_BATCH_BYTES + 16)
+    assert all(len(message.payload) <= limit for message in bench.broker.published)
+    assert len(bench.broker.published) > 3
+    assert [envelope for _, batch in bench.sent() for envelope in batch] == envelopes
+
+
+def test_many_small_envelopes_are_split_too() -> None:
+    """No message holds more envelopes than the bound, which is within what its receiver decodes."""
+    bench = Bench()
+    for _ in range(MAX_BATCH_ENVELOPES + 1):
+        bench.batcher.send(STOCK, (1,))
+    bench.loop.turn()
+    assert [len(batch) for _, batch in bench.sent()] == [MAX_BATCH_ENVELOPES, 1]
+    assert MAX_BATCH_ENVELOPES <= codec.MAX_ITEMS
+
+
+@pytest.mark.parametrize("bad", [bytes(MAX_BATCH_BYTES), {1, 2}], ids=["too long", "no such type"])
+def test_an_envelope_that_cannot_be_sent_fails_alone(bad: object, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged as an error and its delivery is not acknowledged; the others of the burst are sent."""
+    bench, delivery = Bench(), FakeDelivery()
+    receipt = Receipt(delivery)
+    bench.batcher.send(STOCK, (1, "good"))
+    bench.batcher.send(STOCK, (1, bad), receipt)
+    bench.batcher.send(STOCK, (1, "better"))
+    receipt.release()
+    bench.loop.turn()
+    assert bench.sent() == [(STOCK, [[1, "good"], [1, "better"]])]
+    assert delivery.acks == 0
+    assert [record.levelname for record in caplog.records if "cannot be sent" in record.message] == ["ERROR"]
+
+
+def test_message_ids_follow_the_content() -> None:
+    """The same content has the same id in every process; another attempt or another subject has another."""
+    bench = Bench()
+    for subject, attempt in ((STOCK, 1), (STOCK, 1), (STOCK, 2), (BANK, 1)):
+        bench.batcher.send(subject, (1, "do", "saga-1", attempt))
+        bench.loop.turn()
+    ids = [message.message_id for message in bench.broker.published]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    assert all(len(message_id) == 32 for message_id in ids)
+
+
+def test_the_boundaries_are_told() -> None:
+    """The probe sees each publish and each ack, before and after, with what passes."""
+    bench, delivery = Bench(), FakeDelivery()
+    receipt = Receipt(delivery, bench.probe)
+    bench.batcher.send(STOCK, (1, "a"), receipt)
+    bench.loop.turn()
+    receipt.release()
+    bench.broker.published[0].done(None)
+    assert bench.boundaries == [
+        ("publish.before", [(1, "a")]),
+        ("publish.after", [(1, "a")]),
+        ("ack.before", delivery),
+        ("ack.after", delivery),
+    ]
+
+
+def test_the_ack_waits_for_everything_it_caused() -> None:
+    """A delivery is acknowledged once, when its handler has let go and every message it caused is stored."""
+    bench, delivery = Bench(), FakeDelivery()
+    receipt = Receipt(delivery)
+    bench.batcher.send(STOCK, (1, "a"), receipt)
+    bench.batcher.send(BANK, (1, "b"), receipt)
+    receipt.release()
+    bench.loop.turn()
+    first, second = bench.broker.published
+    first.done(None)
+    assert delivery.acks == 0
+    second.done(None)
+    assert delivery.acks == 1
+
+
+def test_a_failed_publish_leaves_the_delivery_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    """If one of the messages it caused may not be stored, a delivery is never acknowledged."""
+    bench, delivery = Bench(), FakeDelivery()
+    receipt = Receipt(delivery)
+    bench.batcher.send(STOCK, (1, "a"), receipt)
+    bench.batcher.send(BANK, (1, "b"), receipt)
+    bench.loop.turn()
+    bench.broker.published[0].done(PublishError("away"))
+    bench.broker.published[1].done(None)
+    receipt.release()
+    assert delivery.acks == 0
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_a_receipt_is_settled_once() -> None:
+    """Letting go more often than it was held is a mistake that shows."""
+    receipt = Receipt(FakeDelivery())
+    receipt.release()
+    with pytest.raises(AssertionError):
+        receipt.release()
+
+
+def test_a_dead_letter_is_stored_before_the_ack(caplog: pytest.LogCaptureFixture) -> None:
+    """Bad bytes are set aside with their reason, cut to a bound, and acknowledged once that is stored."""
+    bench, delivery = Bench(), FakeDelivery()
+    receipt = Receipt(delivery)
+    raw = bytes(MAX_RAW_BYTES + 1)
+    dead_letter(bench.batcher, "stock", "not msgpack", STOCK, raw, receipt)
+    bench.loop.turn()
+    assert bench.sent() == [("saga.dead.stock", [[1, "dead", "not msgpack", STOCK, raw[:-1], len(raw)]])]
+    assert delivery.acks == 0
+    bench.broker.published[0].done(None)
+    assert delivery.acks == 1
+    assert "not msgpack" in caplog.text

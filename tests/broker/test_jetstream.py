@@ -1,0 +1,619 @@
+"""What JetStream adds to the port: clear errors, and coming back after whatever happens to the server."""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+
+from broker import jetstream_link, subjects
+from broker.jetstream import JetStream
+from broker.jetstream_consume import deliveries_of
+from broker.jetstream_dial import Server, parse_servers
+from broker.port import BrokerError, Consumer, PublishError, StreamConflictError
+from broker.server import EmbeddedServer
+from tests.broker.labs import Bell, Ear, Outcome, run
+
+STOCK = subjects.command("stock")
+
+
+@asynccontextmanager
+async def running(directory: Path, binary: Path) -> AsyncIterator[EmbeddedServer]:
+    server = EmbeddedServer(directory / "broker", binary=binary)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def connected(server: EmbeddedServer, **options: Any) -> AsyncIterator[JetStream]:
+    jetstream = await JetStream.connect(server.url, name="test", **options)
+    try:
+        await jetstream.ensure_streams()
+        yield jetstream
+    finally:
+        await jetstream.close()
+
+
+async def ask(server: EmbeddedServer, operation: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Do with JetStream's API what an operator might do."""
+    client = await nats.connect(server.url)
+    try:
+        answer: Msg = await client.request(f"$JS.API.{operation}", json.dumps(body).encode() if body else b"", 5)
+    finally:
+        await client.close()
+    found: dict[str, Any] = json.loads(answer.data)
+    assert "error" not in found, found
+    return found
+
+
+async def publish(jetstream: JetStream, bell: Bell, count: int, prefix: str = "m") -> list[bytes]:
+    """Publish numbered messages and wait until all are stored."""
+    outcomes = start_publishing(jetstream, bell, count, prefix)
+    await bell.until(lambda: all(outcome.calls for outcome in outcomes.values()))
+    assert all(outcome.stored for outcome in outcomes.values())
+    return list(outcomes)
+
+
+def start_publishing(jetstream: JetStream, bell: Bell, count: int, prefix: str) -> dict[bytes, Outcome]:
+    outcomes = {f"{prefix} {number}".encode(): Outcome(bell) for number in range(count)}
+    for payload, outcome in outcomes.items():
+        jetstream.publish(STOCK, payload, payload.decode(), outcome)
+    return outcomes
+
+
+async def refuse(url: str, **options: Any) -> str:
+    """The one line with which a connection is refused."""
+    with pytest.raises(BrokerError) as caught:
+        await JetStream.connect(url, name="test", connect_timeout_seconds=1.0, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "secret" not in text
+    return text
+
+
+# Connecting
+
+
+def test_the_server_is_known_once_connected(binary: Path, tmp_path: Path) -> None:
+    """After connecting, version and largest payload are those of the server."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            assert jetstream.connected
+            assert jetstream.server_version.startswith("2.")
+            assert jetstream.max_payload_bytes == 1024 * 1024
+
+    run(main())
+
+
+def test_a_refused_connection_is_one_clear_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing listens, connecting fails at once, in one line, and logs nothing beside it."""
+    text = run(refuse("nats://user:secret@127.0.0.1:9"))
+    assert text == "cannot connect to 127.0.0.1:9: nothing listens there (connection refused)"
+    assert caplog.records == []
+
+
+def test_wrong_credentials_are_one_clear_line(binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong password, or none, is named as such and never shown."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            place = server.url.rpartition("@")[2]
+            for login in ("sagasim:secret@", "", "secret@"):
+                text = await refuse(f"nats://{login}{place}")
+                assert text == f"cannot connect to {place}: the server refused the credentials"
+
+    run(main())
+    assert caplog.records == []
+
+
+def test_tls_is_never_silently_left_out(binary: Path, tmp_path: Path) -> None:
+    """A tls:// URL and a server without TLS: no connection, and no credentials in clear text."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            assert "does not ask for TLS" in await refuse(server.url.replace("nats://", "tls://"))
+
+    run(main())
+
+
+@pytest.mark.parametrize("greeting", [b"220 mail ready\r\n", b"\x00" * 100_000, b"INFO {oops\r\n", b""])
+def test_something_else_than_nats_is_said_so(greeting: bytes) -> None:
+    """A port where another kind of server answers is an error that says so, whatever it sends."""
+
+    async def main() -> None:
+        async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(greeting)
+            writer.close()
+
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as other:
+            port = other.sockets[0].getsockname()[1]
+            assert "is not a NATS server" in await refuse(f"nats://127.0.0.1:{port}")
+
+    run(main())
+
+
+def test_a_silent_server_times_out() -> None:
+    """A port that accepts and says nothing is given up after the connect timeout."""
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        async def wait(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await done.wait()
+            writer.close()
+
+        async with await asyncio.start_server(wait, "127.0.0.1", 0) as other:
+            port = other.sockets[0].getsockname()[1]
+            assert "no answer within 1 s" in await refuse(f"nats://127.0.0.1:{port}")
+            done.set()
+
+    run(main())
+
+
+def test_a_server_without_jetstream_is_said_so(binary: Path, tmp_path: Path) -> None:
+    """A NATS server that runs without JetStream cannot be used, and the error names JetStream."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            config = tmp_path / "broker" / "nats-server.conf"
+            port = server.url.rpartition(":")[2]
+            plain = config.read_text().partition("jetstream {")[0]
+            await server.stop()
+            config.write_text(plain)
+            process = await asyncio.create_subprocess_exec(
+                binary, "-c", config, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            )
+            try:
+                while not await listens(int(port)):
+                    await asyncio.sleep(0)
+                assert "JetStream is not enabled" in await refuse(server.url)
+            finally:
+                process.kill()
+                await process.wait()
+
+    run(main())
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://host", "nats://", "nats://host:port", "nats://secret@:4222", "nats://h:99999"]
+)
+def test_a_malformed_url_is_refused(url: str) -> None:
+    """What is not a NATS URL is refused with the form it should have, without being shown."""
+    assert "must look like nats://" in run(refuse(url))
+
+
+def test_urls_are_parsed() -> None:
+    """Several servers, default port, scheme and quoted credentials are all understood; str() hides the secret."""
+    servers = parse_servers("nats://u:p%40ss@a:1, tls://token@b,c:3,nats://[::1]:5")
+    assert servers == [
+        Server("a", 1, False, "u", "p@ss"),
+        Server("b", 4222, True, "token", None),
+        Server("c", 3, False, None, None),
+        Server("::1", 5, False, None, None),
+    ]
+    assert str(servers[0]) == "a:1"
+
+
+@pytest.mark.parametrize("text", [None, "", "not credentials\n"])
+def test_a_bad_credentials_file_is_refused(tmp_path: Path, text: str | None) -> None:
+    """A credentials file that is missing or malformed is named; it does not hang the client."""
+    path = tmp_path / "node.creds"
+    if text is not None:
+        path.write_text(text)
+    assert str(path) in run(refuse("nats://127.0.0.1:9", credentials=path))
+
+
+def test_bad_tls_files_are_refused(tmp_path: Path) -> None:
+    """A TLS file that cannot be used is an error before anything is dialled."""
+    assert "TLS files" in run(refuse("tls://127.0.0.1:9", tls_ca=tmp_path / "missing.pem"))
+
+
+def test_the_next_server_of_the_list_is_tried(binary: Path, tmp_path: Path) -> None:
+    """Of several servers in the URL, the first that answers is used."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            jetstream = await JetStream.connect(f"nats://127.0.0.1:9,{server.url}", name="test")
+            assert jetstream.connected
+            await jetstream.close()
+
+    run(main())
+
+
+# Streams and consumers
+
+
+def test_streams_are_made_once(binary: Path, tmp_path: Path) -> None:
+    """Making the streams again, by any node, changes nothing."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            await publish(jetstream, Bell(), 1)
+            async with connected(server) as other:
+                await other.ensure_streams()
+                assert await other.stream_messages("SAGA_COMMAND") == 1
+            await jetstream.purge_all()
+            assert await jetstream.stream_messages("SAGA_COMMAND") == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"name": "SAGA_COMMAND", "subjects": ["saga.command.*"]}, "retention is 'limits', needed is 'workqueue'"),
+        ({"name": "SAGA_COMMAND", "subjects": ["x.*"], "retention": "workqueue"}, r"subjects is \['x.\*'\]"),
+        ({"name": "THEIRS", "subjects": ["saga.>"]}, "held by THEIRS"),
+    ],
+)
+def test_a_conflicting_stream_is_named(binary: Path, tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    """A stream that exists and cannot serve us is an error that names what differs."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            await ask(server, f"STREAM.CREATE.{config['name']}", {"storage": "file", **config})
+            with pytest.raises(StreamConflictError, match=reason):
+                async with connected(server):
+                    pass
+
+    run(main())
+
+
+def test_a_compatible_stream_is_taken(binary: Path, tmp_path: Path) -> None:
+    """Ages and sizes are the operator's to choose."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            config = {"name": "SAGA_EVENT", "subjects": ["saga.event.*"], "storage": "memory", "max_msgs": 10}
+            await ask(server, "STREAM.CREATE.SAGA_EVENT", config)
+            async with connected(server) as jetstream:
+                assert await jetstream.stream_messages("SAGA_EVENT") == 0
+
+    run(main())
+
+
+def test_a_conflicting_consumer_is_named(binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A durable of ours that hears something else is an error in the log that names the difference."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            config = {"durable_name": "stock", "filter_subject": "saga.command.bank", "ack_policy": "explicit"}
+            body = {"stream_name": "SAGA_COMMAND", "config": config}
+            await ask(server, "CONSUMER.DURABLE.CREATE.SAGA_COMMAND.stock", body)
+            said = asyncio.Event()
+            logger = logging.getLogger("sagasim.broker")
+
+            def watch(record: logging.LogRecord) -> bool:
+                if record.levelno == logging.ERROR:
+                    said.set()
+                return True
+
+            logger.addFilter(watch)
+            try:
+                jetstream.consume(Consumer("stock", STOCK), Ear(Bell()))
+                await said.wait()
+            finally:
+                logger.removeFilter(watch)
+
+    run(main())
+    assert "consumer stock exists and cannot serve us: filter_subject is 'saga.command.bank'" in caplog.text
+
+
+def test_a_consumer_is_brought_up_to_date(binary: Path, tmp_path: Path) -> None:
+    """A durable that exists with another ack wait or limit gets ours."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            for limit in (5, 7):
+                ear = Ear(bell)
+                pull = jetstream.consume(Consumer("stock", STOCK, 20.0, limit), ear)
+                await publish(jetstream, bell, 1, f"limit {limit}")
+                await ear.hears(1)
+                pull.close()
+                await pull.closed()
+                found = await ask(server, "CONSUMER.INFO.SAGA_COMMAND.stock")
+                assert found["config"]["max_ack_pending"] == limit
+
+    run(main())
+
+
+def test_only_new_skips_the_past(binary: Path, tmp_path: Path) -> None:
+    """A consumer for new messages does not hear what was there before it, and vanishes after its time."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            await publish(jetstream, bell, 3, "old")
+            ear = Ear(bell)
+            consumer = subjects.events("dashboard", inactive_seconds=300.0, only_new=True)
+            stored = Outcome(bell)
+            jetstream.publish(subjects.event("order"), b"old", "old", stored)
+            await stored.known()
+            jetstream.consume(consumer, ear)
+            number = 0
+            while not ear.deliveries:
+                number += 1
+                outcome = Outcome(bell)
+                jetstream.publish(subjects.event("order"), b"new", f"new {number}", outcome)
+                await outcome.known()
+            assert set(ear.payloads) == {b"new"}
+            found = await ask(server, "CONSUMER.INFO.SAGA_EVENT.dashboard")
+            assert found["config"]["inactive_threshold"] == 300 * 10**9
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("reply", "deliveries"),
+    [
+        ("$JS.ACK.STREAM.durable.3.10.11.1700000000.5", 3),
+        ("$JS.ACK._.HASH.STREAM.durable.4.10.11.1700000000.5", 4),
+        ("$JS.ACK.hub.HASH.STREAM.durable.12.10.11.1700000000.5.RANDOM", 12),
+    ],
+)
+def test_deliveries_are_read_from_every_form_of_ack_subject(reply: str, deliveries: int) -> None:
+    """Ack subjects of old and new servers, with and without domain and account, tell the same."""
+    assert deliveries_of(reply) == deliveries
+
+
+# Coming back
+
+
+def test_nothing_stored_is_lost_when_the_server_is_killed(binary: Path, tmp_path: Path) -> None:
+    """After kill -9 and a restart on its store, all that was acknowledged is delivered, on the same consumer."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            ear = Ear(bell)
+            jetstream.consume(Consumer("stock", STOCK, ack_wait_seconds=1.0), ear)
+            await publish(jetstream, bell, 50, "before")
+            await ear.hears(50)
+            server.kill()
+            await server.wait()
+            await server.start()
+            after = await publish(jetstream, bell, 50, "after")
+            await bell.until(lambda: set(after) <= set(ear.payloads))
+
+    run(main())
+
+
+def test_stored_messages_survive_a_kill_unheard(binary: Path, tmp_path: Path) -> None:
+    """What was acknowledged to its publisher right before a kill -9 is there for a consumer that comes later."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            payloads = await publish(jetstream, bell, 1000)
+            server.kill()
+            await server.wait()
+            await server.start()
+            ear = Ear(bell)
+            jetstream.consume(Consumer("stock", STOCK), ear)
+            await ear.hears(1000)
+            assert ear.payloads == payloads
+
+    run(main())
+
+
+def test_publications_in_flight_survive_a_kill_once(binary: Path, tmp_path: Path) -> None:
+    """What was in flight at a kill -9 is sent again under its id after the restart, and is stored once."""
+
+    async def main() -> None:
+        async with (
+            running(tmp_path, binary) as server,
+            connected(server, publish_timeout_seconds=20.0) as jetstream,
+        ):
+            bell = Bell()
+            outcomes = start_publishing(jetstream, bell, 3000, "flight")
+            await bell.until(lambda: any(outcome.calls for outcome in outcomes.values()))
+            server.kill()
+            await server.wait()
+            await server.start()
+            await bell.until(lambda: all(outcome.calls for outcome in outcomes.values()))
+            assert all(outcome.stored for outcome in outcomes.values())
+            assert await jetstream.stream_messages("SAGA_COMMAND") == 3000
+
+    run(main())
+
+
+def test_publishing_without_a_server_times_out(
+    binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the server is away a publish fails at its timeout, once; after its return the next one is stored.
+
+    The log has one line for the loss and one for the return, without credentials.
+    """
+    caplog.set_level(logging.INFO, "sagasim.broker")
+
+    async def main() -> None:
+        async with (
+            running(tmp_path, binary) as server,
+            connected(server, publish_timeout_seconds=0.5) as jetstream,
+        ):
+            bell = Bell()
+            server.kill()
+            await server.wait()
+            outcomes = start_publishing(jetstream, bell, 3, "lost")
+            await bell.until(lambda: all(outcome.calls for outcome in outcomes.values()))
+            assert all(isinstance(outcome.error, PublishError) for outcome in outcomes.values())
+            assert "not acknowledged within 0.5 s" in str(outcomes[b"lost 0"].error)
+            assert not jetstream.connected
+            with pytest.raises(BrokerError, match="no connection"):
+                await jetstream.stream_messages("SAGA_COMMAND")
+            await server.start()
+            late = Outcome(bell)
+            while not late.stored:
+                late = Outcome(bell)
+                jetstream.publish(STOCK, b"late", "late", late)
+                await late.known()
+            assert all(outcome.calls == 1 for outcome in outcomes.values())
+            password = server.url.split("@")[0].rpartition(":")[2]
+            assert password not in caplog.text
+
+    run(main())
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("lost the connection" in message for message in messages) == 1
+    assert sum("again" in message and "connected to" in message for message in messages) == 1
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_wiped_store_is_made_anew(binary: Path, tmp_path: Path) -> None:
+    """When the server comes back with an empty store, streams and consumers are made again and work goes on.
+
+    An ack for a delivery of before the loss does not acknowledge a message of after it.
+    """
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            ear = Ear(bell, acks=False)
+            jetstream.consume(Consumer("stock", STOCK, ack_wait_seconds=0.5), ear)
+            await publish(jetstream, bell, 1, "old")
+            await ear.hears(1)
+            server.kill()
+            await server.wait()
+            shutil.rmtree(tmp_path / "broker" / "jetstream")
+            await server.start()
+            await publish(jetstream, bell, 1, "new")
+            await bell.until(lambda: b"new 0" in ear.payloads)
+            ear.ack(ear.deliveries[0])
+            await bell.until(lambda: ear.deliveries[-1].deliveries > 1)
+            assert ear.payloads[-1] == b"new 0"
+
+    run(main())
+
+
+def test_an_ack_given_while_the_server_was_away_counts(binary: Path, tmp_path: Path) -> None:
+    """An ack during an outage is sent after it: the message leaves its queue without being delivered again."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            ear = Ear(bell, acks=False)
+            jetstream.consume(Consumer("stock", STOCK), ear)
+            await publish(jetstream, bell, 1)
+            await ear.hears(1)
+            await server.stop()  # a kill might take what the server knew of its deliveries with it
+            while jetstream.connected:  # an ack sent into a connection that is ending is lost
+                await asyncio.sleep(0)
+            ear.ack(ear.deliveries[0])
+            await server.start()
+            await publish(jetstream, bell, 1, "after")
+            await ear.hears(2)
+            ear.ack(ear.deliveries[1])
+            while await jetstream.stream_messages("SAGA_COMMAND"):
+                pass
+            assert len(ear.deliveries) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("operation", ["CONSUMER.DELETE.SAGA_COMMAND.stock", "STREAM.DELETE.SAGA_COMMAND"])
+def test_what_an_operator_deletes_is_made_again(binary: Path, tmp_path: Path, operation: str) -> None:
+    """A consumer or stream that is deleted while the connection stays up comes back, and delivery goes on."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            ear = Ear(bell)
+            jetstream.consume(Consumer("stock", STOCK), ear)
+            await publish(jetstream, bell, 1)
+            await ear.hears(1)
+            await ask(server, operation)
+            number = 0
+            while b"new" not in ear.payloads:
+                number += 1
+                outcome = Outcome(bell)
+                jetstream.publish(STOCK, b"new", f"new {number}", outcome)
+                await outcome.known()
+                if outcome.stored:
+                    await bell.until(lambda: b"new" in ear.payloads)
+
+    run(main())
+
+
+def test_a_server_that_hangs_is_given_up(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops answering without closing the connection is noticed, and found again when it resumes."""
+    monkeypatch.setattr(jetstream_link, "_PING_SECONDS", 0.2)
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            bell = Bell()
+            lost = asyncio.Event()
+            jetstream._link.on_lost.append(lost.set)
+            suspend(server.pid, True)
+            try:
+                await lost.wait()
+            finally:
+                suspend(server.pid, False)
+            await publish(jetstream, bell, 1)
+
+    run(main())
+
+
+def suspend(pid: int, stopped: bool) -> None:
+    os.kill(pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+
+
+def test_closing_fails_what_still_waits(binary: Path, tmp_path: Path) -> None:
+    """Close reports every publication that is not stored, once, and later ones at once."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            bell = Bell()
+            async with connected(server) as jetstream:
+                server.kill()
+                await server.wait()
+                outcomes = start_publishing(jetstream, bell, 3, "waiting")
+            assert [outcome.calls for outcome in outcomes.values()] == [1, 1, 1]
+            assert all(outcome.error for outcome in outcomes.values())
+            late = Outcome(bell)
+            jetstream.publish(STOCK, b"late", "late", late)
+            await late.known()
+            assert "closed" in str(late.error)
+            assert len(asyncio.all_tasks()) == 2, "tasks beside this one and the one that bounds it"
+
+    run(main())
+
+
+def test_close_sends_the_last_acks(binary: Path, tmp_path: Path) -> None:
+    """An ack given right before close is sent: nothing comes again in the next run."""
+
+    async def main() -> None:
+        async with running(tmp_path, binary) as server:
+            bell = Bell()
+            async with connected(server) as jetstream:
+                ear = Ear(bell, acks=False)
+                jetstream.consume(Consumer("stock", STOCK), ear)
+                await publish(jetstream, bell, 5)
+                await ear.hears(5)
+                for delivery in ear.deliveries:
+                    ear.ack(delivery)
+            async with connected(server) as jetstream:
+                assert await jetstream.stream_messages("SAGA_COMMAND") == 0
+
+    run(main())

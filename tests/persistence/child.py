@@ -1,0 +1,201 @@
+"""The other process of a test: `Child` in the parent, `main` in the child. They talk in lines."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from persistence.environment import Environment
+from persistence.errors import StorageError
+from persistence.group_commit import CommitThread, GroupCommit, Probe
+from persistence.transaction import Transaction
+
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """A child process that runs one of the roles below; killed and reaped when the block ends."""
+
+    def __init__(self, role: str, path: Path, *arguments: object) -> None:
+        command = [sys.executable, "-m", "tests.persistence.child", role, str(path), *map(str, arguments)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def line(self) -> str:
+        """The next line that it says, without its end; "" once it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().strip()
+
+    def rest(self) -> list[str]:
+        """All that it has said and nobody has read; waits for its end."""
+        assert self._process.stdout is not None
+        return self._process.stdout.read().decode().splitlines()
+
+    def say(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL, as the machine's out-of-memory killer would."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+
+def say(text: str) -> None:
+    os.write(1, text.encode() + b"\n")
+
+
+def zombie(path: Path) -> None:
+    """Hold the directory; on each line try to save the next number and say how it went."""
+    environment = Environment.open(path, ("a",))
+    say(f"epoch {environment.epoch}")
+    for number, _ in enumerate(sys.stdin, 1):
+        try:
+            environment.update(lambda tx, number=number: tx.put("a", b"%d" % number, b""))  # type: ignore[misc]
+            say("saved")
+        except StorageError as error:
+            say(f"{type(error).__name__}: {error}")
+
+
+def reader(path: Path) -> None:
+    """On each line `count TABLE...` say the counts by a fresh read."""
+    environment = Environment.open_read_only(path)
+    for line in sys.stdin:
+        with environment.read() as tx:
+            say(" ".join(str(tx.count(table)) for table in line.split()[1:]))
+
+
+def put_number(tx: Transaction, table: str, number: int) -> None:
+    tx.put(table, b"%08d" % number, b"v" * (number * 37 % 3000))
+
+
+def committer(path: Path) -> None:
+    """Commit groups of numbers for ever: each is put into `a` and `b` by two works of one turn of the loop.
+
+    Says a number when both works are reported done, which must be after they are durable.
+    """
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        environment = Environment.open(path, ("a", "b"), map_size_bytes=1 << 20)
+        committer = GroupCommit(environment, loop, CommitThread(loop))
+        with environment.read() as tx:
+            number = tx.count("a")
+        room = asyncio.Semaphore(8)
+
+        def done(_: object, error: BaseException | None, number: int, last: bool) -> None:
+            assert error is None
+            if last:
+                say(str(number))
+                room.release()
+
+        while True:
+            await room.acquire()
+            for table in "ab":
+                committer.submit(
+                    lambda tx, table=table, number=number: put_number(tx, table, number),  # type: ignore[misc]
+                    lambda result, error, number=number, last=table == "b": done(result, error, number, last),  # type: ignore[misc]
+                )
+            number += 1
+
+    asyncio.run(run())
+
+
+def crash(path: Path, point: str) -> None:
+    """Commit the numbers 0, 1, 2... one a group, and die by SIGKILL at the given point of the commit of 3."""
+
+    def probe(at: str, abouts: Sequence[object]) -> None:
+        if at == point and 3 in abouts:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(_one_by_one(path, probe))
+
+
+async def _one_by_one(path: Path, probe: Probe) -> None:
+    loop = asyncio.get_running_loop()
+    environment = Environment.open(path, ("a", "b"))
+    committer = GroupCommit(environment, loop, CommitThread(loop), probe=probe)
+    for number in range(10):
+        durable = loop.create_future()
+        committer.submit(
+            lambda tx, number=number: put_number(tx, "a", number),  # type: ignore[misc]
+            lambda _, error, durable=durable: durable.set_result(error),  # type: ignore[misc]
+            about=number,
+        )
+        assert await durable is None
+        say(str(number))
+
+
+def full_disk(path: Path) -> None:
+    """Commit one work, then three on a disk without room; a line on stdin makes room."""
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"{record.levelname} {record.getMessage()}")
+
+    logging.getLogger("persistence").addHandler(Tell())
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        environment = Environment.open(path, ("a", "b"))
+        thread = CommitThread(loop)
+        committer = GroupCommit(environment, loop, thread, retry_delay_seconds=0.001, max_retry_delay_seconds=0.004)
+        finished = asyncio.Event()
+
+        def done(result: object, error: BaseException | None) -> None:
+            say(f"done {result} {error}")
+            if committer.pending == 0:
+                finished.set()
+
+        def work(tx: Transaction, number: int) -> int:
+            tx.put("a", b"%d" % number, b"v" * 100_000)
+            return number
+
+        committer.submit(lambda tx: work(tx, 0), done)
+        await finished.wait()
+        finished.clear()
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        size = (path / "data.mdb").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, hard))
+        for number in (1, 2, 3):
+            committer.submit(lambda tx, number=number: work(tx, number), done)  # type: ignore[misc]
+        await loop.run_in_executor(None, sys.stdin.readline)
+        say("room")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        await finished.wait()
+        say(f"commits {committer.commits} works {committer.works}")
+        thread.close()
+        environment.close()
+
+    asyncio.run(run())
+
+
+def main(role: str, path: str, *arguments: str) -> None:
+    if role == "crash":
+        crash(Path(path), *arguments)
+    else:
+        roles = {"zombie": zombie, "reader": reader, "committer": committer, "full_disk": full_disk}
+        roles[role](Path(path))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

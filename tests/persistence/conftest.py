@@ -1,0 +1,37 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from persistence import journal, snapshots
+from persistence.environment import Environment
+from persistence.ledger import table
+from tests.persistence.bench import Bench
+
+TABLES = ("a", "b", *snapshots.TABLES, *journal.TABLES, table("stock"))
+MakeEnvironment = Callable[..., Environment]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeEnvironment]:
+    """Open the test's database, without fsync unless asked; closed when the test ends."""
+    opened: list[Environment] = []
+
+    def open_environment(**options: object) -> Environment:
+        environment = Environment.open(tmp_path / "node", TABLES, **{"sync": False, **options})  # type: ignore[arg-type]
+        opened.append(environment)
+        return environment
+
+    yield open_environment
+    for environment in opened:
+        environment.close()
+
+
+@pytest.fixture
+def environment(make: MakeEnvironment) -> Environment:
+    return make()
+
+
+@pytest.fixture
+def bench(environment: Environment) -> Bench:
+    return Bench(environment)

@@ -1,0 +1,61 @@
+"""Runs of the real thing: each is `run_sim.py` in a process of its own, with real nodes below it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+RUN_TIMEOUT_SECONDS = 150
+
+
+@dataclass
+class Sim:
+    """The command line, run in a temporary directory."""
+
+    home: Path
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=RUN_TIMEOUT_SECONDS,
+            check=False,
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(ROOT / "run_sim.py"), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def passed(self, *arguments: str) -> dict[str, Any]:
+        """Run a scenario that must pass, and return the object it writes."""
+        done = self("run", *arguments, "--plain", "--data", "data", "--json", "result.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.result()
+
+    def result(self) -> dict[str, Any]:
+        """The object that `--json result.json` has written."""
+        result: dict[str, Any] = json.loads((self.home / "result.json").read_text())
+        return result
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Sim:
+    return Sim(tmp_path)

@@ -1,0 +1,136 @@
+"""The command line as a user meets it: what it says when something is wrong, and to whom it listens."""
+
+import asyncio
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import nats
+import pytest
+
+from broker.subjects import STREAMS
+from tests.scenarios.conftest import Sim
+
+BROKEN = "scenario = 1 +\n"
+RAISING = "raise RuntimeError('boom')\n"
+EMPTY = "x = 1\n"
+WRONG_KILL = """
+from scenarios.scenario import Kill
+Kill("coordinator")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "no-such-story"), "there is no scenario 'no-such-story'"),
+        (("run", "missing.py"), "missing.py: there is no such file"),
+        (("run", "broken.py"), "broken.py, line 1"),
+        (("run", "raising.py"), "RuntimeError: boom"),
+        (("run", "empty.py"), "must define `scenario = Scenario(...)`"),
+        (("run", "wrong_kill.py"), "a kill needs one of"),
+        (("run", "happy", "--orders", "0"), "must be 1 or more"),
+        (("run", "happy", "--orders", "many"), "invalid _positive value: 'many'"),
+        (("run", "happy", "--json", "nowhere/result.json"), "there is no such directory"),
+        (("run", "happy", "--data", "a-file"), "a-file"),
+        (("run", "happy", "--creds", "x"), "go with --nats"),
+        (("run", "happy", "--nats", "nats://127.0.0.1:1"), "127.0.0.1:1"),
+        (("run", "happy", "--nats", "http://127.0.0.1"), "must look like nats://"),
+        (("run", "everything", "--nats", "nats://127.0.0.1:1"), "only an embedded one may be killed"),
+        (("resume", "nowhere", "some-saga"), "there is no coordinator's database here"),
+        (("cancel", "nowhere", "some-saga"), "there is no coordinator's database here"),
+        (("serve", "coordinator", "--data", "nowhere"), "give --nats URL"),
+        (("dance",), "invalid choice: 'dance'"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(sim: Sim, arguments: tuple[str, ...], words: str) -> None:
+    """What is wrong and where, on one line of standard error, and exit status 2."""
+    for name, text in {"broken": BROKEN, "raising": RAISING, "empty": EMPTY, "wrong_kill": WRONG_KILL}.items():
+        (sim.home / f"{name}.py").write_text(text)
+    (sim.home / "a-file").write_text("in the way")
+    done = sim(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_list_names_every_scenario_on_a_line(sim: Sim) -> None:
+    """`list` prints a line a scenario, with its story."""
+    done = sim("list")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("everything ") for line in lines)
+    assert len(lines) == 14
+
+
+def test_another_run_s_directory_is_left_alone(sim: Sim) -> None:
+    """A directory that holds another run is refused, and says which run it holds."""
+    sim.passed("happy", "--orders", "5", "--seed", "1")
+    done = sim("run", "mixed", "--data", "data")
+    assert done.returncode == 2
+    assert "data holds another run: scenario happy, not mixed" in done.stderr
+    done = sim("run", "happy", "--seed", "2", "--data", "data")
+    assert "seed 1, not 2" in done.stderr
+
+
+async def _shout(url: str, seed: int, messages: int) -> None:
+    """Publish random bytes to every kind of subject that there is."""
+    chance = random.Random(seed)
+    client = await nats.connect(url)
+    subjects = [pattern.replace("*", name) for spec in STREAMS for pattern in spec.subjects for name in ("order", "main")]
+    subjects += [f"saga.command.{name}" for name in ("inventory", "payment", "shipping")] + ["saga.reply.client"]
+    for _ in range(messages):
+        await client.publish(chance.choice(subjects), chance.randbytes(chance.randrange(200)))
+    await client.drain()
+
+
+def test_garbage_changes_nothing_but_the_count_of_dead_letters(sim: Sim) -> None:
+    """Random bytes on every subject during a run become dead letters; every order ends as it must."""
+    data = sim.home / "data"
+    arguments = ("run", "mixed", "--orders", "300", "--seed", "6", "--plain", "--data", str(data))
+    run = sim.start(*arguments, "--json", str(sim.home / "result.json"))
+    assert run.stdout is not None
+    for line in run.stdout:
+        if "orders ended" in line:
+            break
+    asyncio.run(_shout((data / "broker.url").read_text().strip(), seed=1, messages=400))
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    result = sim.result()
+    assert result["verdict"] == "passed"
+    assert result["dead_letters"] > 0
+
+
+def test_the_broker_s_url_is_for_its_owner_only(sim: Sim) -> None:
+    """`broker.url`, which holds the credentials, can be read by its owner alone; no log line holds them."""
+    sim.passed("happy", "--orders", "5", "--seed", "1")
+    path = sim.home / "data" / "broker.url"
+    assert path.stat().st_mode & 0o777 == 0o600
+    password = path.read_text().split(":")[2].split("@")[0]
+    for log in (sim.home / "data" / "logs").iterdir():
+        assert password not in log.read_text()
+
+
+def test_the_log_of_one_saga_can_be_followed_by_its_id(sim: Sim) -> None:
+    """With --log-format json each line is an object, and those about a saga carry its id, step and attempt."""
+    import json
+
+    sim.passed("card-declined", "--orders", "3", "--seed", "1", "--log-level", "DEBUG", "--log-format", "json")
+    lines = [
+        json.loads(line)
+        for path in (sim.home / "data" / "logs").glob("*.log")
+        for line in path.read_text().splitlines()
+    ]
+    saga_id = next(line["saga_id"] for line in lines if "saga_id" in line)
+    about = [line for line in lines if line.get("saga_id") == saga_id]
+    assert {"authorize", "reserve"} <= {line.get("step") for line in about}
+    assert any(line.get("attempt") == 1 for line in about)
+    assert any(line["level"] == "INFO" and "compensated" in line["message"] for line in about)
+
+
+def test_a_reader_that_has_had_enough_is_no_error(sim: Sim, tmp_path: Path) -> None:
+    """`list | head -1` ends without a traceback."""
+    command = " ".join(sim.command("list")) + " | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ, check=False)
+    assert done.stderr == ""
