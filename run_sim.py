@@ -13,9 +13,12 @@ from typing import NoReturn
 
 from actors.definition import DefinitionError
 from broker.port import BrokerError
-from persistence.errors import StorageError
+from persistence.errors import LockedError, StorageError
 from scenarios import dashboard, library, logs
+from scenarios.cluster import NOT_YET, ClusterError
 from scenarios.faults import from_text
+from scenarios.inspection import STATES
+from scenarios.inspection_text import inspect
 from scenarios.operate import operate
 from scenarios.plain import opening, show, summary
 from scenarios.runner import URL_FILE, Run, RunOptions, result_json
@@ -23,7 +26,7 @@ from scenarios.scenario import COORDINATOR, SERVICES, Result, ScenarioError
 from scenarios.serving import Access, Serving, serve
 
 DATA_HOME = Path("sagasim-data")
-WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError)
+WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError)
 """What is said in one line, with exit status 2."""
 
 
@@ -63,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         "name", metavar="NAME|FILE.py"
     )
     _word(commands, "list", _list, "the scenarios, one line each")
+    word = _word(commands, "inspect", _inspect, "sagas by state, or one saga's timeline")
+    word.add_argument("data", type=Path, metavar="DIR")
+    word.add_argument("saga_id", nargs="?", metavar="SAGA_ID")
+    word.add_argument("--state", choices=STATES, help="only sagas in this state")
+    word.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many a table")
+    word.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     for action in ("resume", "cancel"):
         word = _word(commands, action, _operate, f"{action} one saga")
         word.add_argument("data", type=Path, metavar="DIR")
@@ -143,6 +152,17 @@ def _list(_: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(options: argparse.Namespace) -> int:
+    if options.saga_id is not None and options.state is not None:
+        raise ScenarioError("--state goes without a SAGA_ID")
+    print(
+        inspect(
+            options.data, options.saga_id, state=options.state, limit=options.limit, as_json=options.json
+        )
+    )  # fmt: skip
+    return 0
+
+
 def _operate(options: argparse.Namespace) -> int:
     print(operate(options.data, options.saga_id, options.action, _access(options)))
     return 0
@@ -167,6 +187,8 @@ def _run(options: argparse.Namespace) -> int:
         sequential=options.sequential,
         access=access,
         purge=options.purge,
+        log_level=options.log_level,
+        log_format=options.log_format,
         node_arguments=_node_arguments(options),
     )
     plain = options.plain or not dashboard.is_possible()
@@ -239,7 +261,13 @@ def _serve(options: argparse.Namespace) -> int:
         with_parent=options.with_parent,
         sync=not options.no_sync,
     )
-    return asyncio.run(serve(serving))
+    try:
+        return asyncio.run(serve(serving))
+    except (LockedError, BrokerError) as error:
+        if not options.with_parent:
+            raise
+        print(f"sagasim: {error}", file=sys.stderr)
+        return NOT_YET
 
 
 if __name__ == "__main__":

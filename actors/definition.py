@@ -13,6 +13,7 @@ the pivot decides, retriable steps come after it and are repeated until they suc
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -52,6 +53,8 @@ class Retry:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.first_delay_seconds, self.factor, self.max_delay_seconds, self.jitter))):
+            raise DefinitionError("the delays, the factor and the jitter of a retry must be finite numbers")
         if self.attempts < 1:
             raise DefinitionError(f"a retry needs at least one attempt, not {self.attempts}")
         if self.first_delay_seconds < 0 or self.max_delay_seconds < 0:
@@ -158,6 +161,8 @@ class Saga:
 
 def _check_names(saga: Saga) -> None:
     """Each name is a token, each step's name is its own, and each dependency names another step."""
+    if not isinstance(saga.steps, tuple):
+        raise DefinitionError(f"saga {saga.name!r}: 'steps' is a tuple of steps, not a {type(saga.steps).__name__}")
     try:
         check_token("saga", saga.name)
         for step in saga.steps:
@@ -178,13 +183,14 @@ def _check_names(saga: Saga) -> None:
             raise DefinitionError(f"saga {saga.name!r}: two steps are named {step.name!r}")
         names.add(step.name)
     for step in saga.steps:
-        if step.timeout_seconds <= 0:
+        if not (step.timeout_seconds > 0 and math.isfinite(step.timeout_seconds)):
             raise DefinitionError(
                 f"saga {saga.name!r}, step {step.name!r}: the timeout must be positive, not {step.timeout_seconds}"
             )
-        if isinstance(step.after, str):
+        if not isinstance(step.after, tuple):
+            what = type(step.after).__name__
             raise DefinitionError(
-                f"saga {saga.name!r}, step {step.name!r}: 'after' is a tuple of step names, not a string"
+                f"saga {saga.name!r}, step {step.name!r}: 'after' is a tuple of step names, not a {what}"
             )
         for needed in step.after:
             if needed not in names:

@@ -18,7 +18,6 @@ from pykka import Actor, ActorRef, Future, ThreadingFuture
 from pykka._envelope import Envelope
 
 
-
 class Timer(Protocol):
     def cancel(self) -> None: ...
 

@@ -199,8 +199,11 @@ class Service(EventActor):
                     outbox.write(nested, start)
         except Refused as refusal:
             reason = str(refusal)[:_MAX_REASON_CHARS]
-            if after is None:
-                _write(tx, name, command, refused(command.verb, command.round, entry, reason))
+            if after is not None:
+                # Nothing was done that could stay done: a refusal has no place in the ledger, so it is a fault.
+                batch.counts["faulted"] += 1
+                return _Verdict(Outcome.FAULTED, f"refused, though never done: {reason}")
+            _write(tx, name, command, refused(command.verb, command.round, entry, reason))
             batch.counts["refused"] += 1
             return _Verdict(Outcome.REFUSED, reason)
         except StorageError:

@@ -398,10 +398,11 @@ class SagaSupervisor(EventActor):
         """Park a saga whose actor raises again and again: as a whole, saved, and with the reason."""
         node, saga_id = self._node, record.saga_id
         reason = f"its actor raised {type(error).__name__}: {error}"
-        held = change(record, self._definitions[record.definition], Hold(), node.now(), reason)
-        assert held is not None, "only an unfinished saga has an actor that can raise"
         self._parked.add(saga_id)
         self._restarts.pop(saga_id, None)
+        held = change(record, self._definitions[record.definition], Hold(), node.now(), reason)
+        if held is None:
+            return  # it is saved as held already: its actor raised while it was being resumed
         logger.warning("%s: parked: %s", saga_id, reason, extra={"saga_id": saga_id})
 
         def saved(_: object, failure: BaseException | None) -> None:

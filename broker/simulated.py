@@ -84,10 +84,10 @@ class SimulatedBroker:
         self._publish_timeout_seconds = publish_timeout_seconds
         self._reconnect_seconds = reconnect_seconds
         self._unsynced_seconds = unsynced_seconds
-        self._watch = watch
+        self.watch = watch
         self._pulls: dict[Durable, deque[SimulatedSubscription]] = {}
         self._timers: dict[Durable, Timer] = {}
-        self._partitioned: set[str] = set()
+        self._partitions: dict[str, tuple[bool, bool]] = {}  # name -> blocked to the server, to the client
         self._disconnected: set[str] = set()
 
     # --- connections -----------------------------------------------------------------------------------------
@@ -106,6 +106,7 @@ class SimulatedBroker:
             publish_timeout_seconds=self._publish_timeout_seconds,
         )
         self.clients[name] = client
+        client.to_server.blocked, client.to_client.blocked = self._partitions.get(name, (False, False))
         if self.up and name not in self._disconnected:
             client.on_connected()
         return client
@@ -133,15 +134,15 @@ class SimulatedBroker:
 
     def partition(self, name: str, *, to_server: bool = True, to_client: bool = True) -> None:
         """Swallow what a client sends, or what it is sent, or both, while it believes itself connected."""
+        self._partitions[name] = to_server, to_client
         client = self.clients.get(name)
         if client is not None:
-            self._partitioned.add(name)
             client.to_server.blocked, client.to_client.blocked = to_server, to_client
 
     def heal(self, name: str) -> None:
         """End a partition. The client has missed its heartbeats, so it connects anew."""
+        self._partitions.pop(name, None)
         client = self.clients.get(name)
-        self._partitioned.discard(name)
         if client is not None:
             client.to_server.blocked = client.to_client.blocked = False
             if client.connected:
@@ -302,6 +303,7 @@ class SimulatedBroker:
         self._tell("delivered", message)
         if self._happens(self.faults.lose_delivery):
             self.counts["deliveries_lost"] += 1
+            subscription.credit += 1  # the client still waits for what it asked for
             return
         delivery = SimulatedDelivery(subscription, durable, message, deliveries)
         pipe = subscription.client.to_client
@@ -345,8 +347,8 @@ class SimulatedBroker:
                 timer.cancel()
 
     def _tell(self, what: str, message: Stored) -> None:
-        if self._watch is not None:
-            self._watch(what, message)
+        if self.watch is not None:
+            self.watch(what, message)
 
 
 def _next_pull(pulls: deque[SimulatedSubscription]) -> SimulatedSubscription | None:

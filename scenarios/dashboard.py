@@ -34,7 +34,7 @@ def render(view: RunView, width: int, height: int, glyphs: Glyphs = UNICODE) -> 
     lines = [glyphs.fit(line, width) for line in top]
     room = height - len(lines)
     if width >= WIDE_COLUMNS:
-        left = (width - GAP) * 45 // 100
+        left = (width - GAP) // 2
         lines += _beside(
             _column(_panels(view, glyphs, left, ("books", "faults")), left, room, glyphs),
             _column(_panels(view, glyphs, width - GAP - left, ("sagas",)), width - GAP - left, room, glyphs),
@@ -90,8 +90,10 @@ def share(panels: list[Panel], rows: int) -> list[int]:
 
 def _heading(panel: Panel, width: int, glyphs: Glyphs) -> Text:
     line = Text.assemble((f"{glyphs.rule * 2} ", "dim"), (panel.title, "bold"))
-    if panel.note and line.cell_len + len(panel.note) + 4 <= width:
-        line.append(f"  {panel.note}", "dim")
+    for note in panel.notes:
+        if line.cell_len + len(note) + 4 > width:
+            break
+        line.append(f"  {note}", "dim")
     rest = width - line.cell_len - 1
     return line.append(f" {glyphs.rule * rest}" if rest > 0 else "", "dim")
 

@@ -1,7 +1,6 @@
 """How states look: a glyph and a style each, so that a screen without colours tells as much as one with them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from rich.text import Text
 
@@ -44,7 +43,8 @@ class Glyphs:
         return Text(glyph, STEP_STYLES.get(status, ""))
 
     def legend(self) -> list[str]:
-        words = {"idle": "to do", "stuck": "stuck"}
+        """What each glyph means; what is easiest to guess comes last."""
+        words = {"idle": "to do"}
         return [f"{glyph} {words.get(status, status)}" for status, glyph in self.steps.items()]
 
     def text(self, value: str, style: str = "") -> Text:
@@ -66,9 +66,9 @@ class Glyphs:
         return Text(f" {self.dot} ", "dim").join(Text(p) if isinstance(p, str) else p for p in parts if p)
 
 
-_STATUSES = ("done", "doing", "idle", "undoing", "undone", "refused", "unknown", "stuck")
-UNICODE = Glyphs(True, "█", "░", "─", "·", "…", dict(zip(_STATUSES, "●▸·◂○✗?!", strict=True)))
-ASCII = Glyphs(False, "#", ".", "-", "|", "~", dict(zip(_STATUSES, "#>.<ox?!", strict=True)))
+_STATUSES = ("done", "doing", "undoing", "undone", "refused", "stuck", "unknown", "idle")
+UNICODE = Glyphs(True, "█", "░", "─", "·", "…", dict(zip(_STATUSES, "●▸◂○✗!?·", strict=True)))
+ASCII = Glyphs(False, "#", ".", "-", "|", "~", dict(zip(_STATUSES, "#><ox!?.", strict=True)))
 
 
 def glyphs_for(encoding: str | None) -> Glyphs:
@@ -78,9 +78,3 @@ def glyphs_for(encoding: str | None) -> Glyphs:
 
 def counted(number: int, noun: str, style: str = "") -> Text:
     return Text(f"{number:,} {noun}", style)
-
-
-def plain_text(value: Any) -> str:
-    """A value in one line without characters that could move the cursor."""
-    text = value if isinstance(value, str) else repr(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

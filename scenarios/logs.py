@@ -35,7 +35,8 @@ def set_up(path: Path | None, *, level: str = "INFO", form: str = "text") -> Non
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root = logging.getLogger("sagasim")
-    root.setLevel(level)
-    root.addHandler(handler)
-    root.propagate = False
+    for name, least in (("sagasim", level), ("asyncio", "ERROR")):
+        logger = logging.getLogger(name)
+        logger.setLevel(least)
+        logger.addHandler(handler)
+        logger.propagate = False

@@ -21,23 +21,23 @@ ENDED = (Notice.COMPLETED.value, Notice.COMPENSATED.value)
 @dataclass(frozen=True, slots=True)
 class Panel:
     """A part of the screen. `draw(rows)` gives at most so many lines; `least` are those without which it is not
-    worth its heading, `good` are enough for most, `wants` is all there is."""
+    worth its heading, `good` are enough for most, `wants` is all there is. `notes` go beside the
+    title, as many as fit."""
 
     title: str
     draw: Callable[[int], list[Text]]
     least: int
     good: int
     wants: int
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
-# --- the head: what one wants to know first, most important line first -----------------------------------------
+# --- the head: what one wants to know first ---------------------------------------------------------------------
 
 
 def title_line(view: RunView, glyphs: Glyphs, width: int) -> Text:
     right = Text(f"seed {view.seed} {glyphs.dot} {view.mode} {glyphs.dot} {view.elapsed_seconds():.1f} s")
-    story = next(iter(view.story.strip().splitlines()), "")
-    left = Text.assemble((view.scenario, "bold"), "  ", glyphs.text(story))
+    left = Text.assemble((view.scenario, "bold"), "  ", glyphs.text(" ".join(view.story.split())))
     room = width - right.cell_len - 2
     if room < len(view.scenario):
         return glyphs.fit(left, width)
@@ -45,16 +45,17 @@ def title_line(view: RunView, glyphs: Glyphs, width: int) -> Text:
 
 
 def head(view: RunView, glyphs: Glyphs, width: int) -> list[Text]:
-    """Everything above the panels: title, progress, sagas, ends, speed, nodes, engine."""
+    """Everything above the panels: always the same number of lines, so that nothing jumps."""
     load = view.load
-    lines = [title_line(view, glyphs, width), _progress(view, load, glyphs, width)]
-    lines.append(_labelled("sagas", _phases(view, glyphs)))
-    lines.append(_labelled("nodes", glyphs.joined(*(_node(view, node) for node in NODES))))
-    if load is not None:
-        lines.append(_labelled("ended", _ends(load, glyphs)))
-        lines.append(_labelled("speed", _speed(view, load, glyphs)))
-        lines.append(_labelled("engine", _engine(view, glyphs)))
-    return lines
+    return [
+        title_line(view, glyphs, width),
+        _progress(view, load, glyphs, width),
+        _labelled("sagas", _phases(view, glyphs)),
+        _labelled("ended", _ends(load, glyphs)),
+        _labelled("speed", _speed(view, load, glyphs)),
+        _labelled("nodes", glyphs.joined(*(_node(view, node) for node in NODES))),
+        _labelled("engine", _engine(view, glyphs)),
+    ]
 
 
 def _labelled(label: str, text: Text) -> Text:
@@ -93,12 +94,15 @@ def _node(view: RunView, node: str) -> Text:
     return text
 
 
-def _ends(load: Load, glyphs: Glyphs) -> Text:
-    parts = [counted(count, end, PHASE_STYLES.get(end, "")) for end, count in sorted(load.ends.items())]
+def _ends(load: Load | None, glyphs: Glyphs) -> Text:
+    ends = sorted(load.ends.items()) if load else []
+    parts = [counted(count, end, PHASE_STYLES.get(end, "")) for end, count in ends]
     return glyphs.joined(*parts) if parts else Text("none", "dim")
 
 
-def _speed(view: RunView, load: Load, glyphs: Glyphs) -> Text:
+def _speed(view: RunView, load: Load | None, glyphs: Glyphs) -> Text:
+    if load is None:
+        return Text("none yet", "dim")
     latest = latest_journeys(load)
     now = load.ended_at or load.begun_at + view.elapsed_seconds()
     seconds = now - load.begun_at
@@ -185,7 +189,9 @@ def faults_panel(view: RunView, glyphs: Glyphs) -> Panel:
         ]
 
     wants = max(1, len(faults))
-    return Panel("faults", draw, least=min(2, wants), good=min(4, wants), wants=wants, note=f"{len(faults)}")
+    return Panel(
+        "faults", draw, least=min(2, wants), good=min(4, wants), wants=wants, notes=(f"{len(faults)} so far",)
+    )
 
 
 def sagas_panel(view: RunView, glyphs: Glyphs, width: int) -> Panel:
@@ -205,7 +211,7 @@ def sagas_panel(view: RunView, glyphs: Glyphs, width: int) -> Panel:
             return [Text("none yet", "dim")][:rows]
         return [_saga_line(view, saga_id, glyphs, width) for saga_id in shown]
 
-    return Panel("sagas", draw, least=min(3, wants), good=min(8, wants), wants=wants, note=" ".join(glyphs.legend()))
+    return Panel("sagas", draw, least=min(3, wants), good=min(6, wants), wants=wants, notes=tuple(glyphs.legend()))
 
 
 def _is_over(view: RunView, saga_id: str) -> bool:
@@ -216,10 +222,18 @@ def _is_over(view: RunView, saga_id: str) -> bool:
 def _saga_line(view: RunView, saga_id: str, glyphs: Glyphs, width: int) -> Text:
     """`id glyphs what`: the whole id if there is room, since `inspect` wants it."""
     shown = saga_id if width >= len(saga_id) + 24 else saga_id[-10:]
-    states = view.latest_states.get(saga_id, [])
-    steps = Text().join(glyphs.step(status) for _, status in states)
-    line = Text.assemble((shown, "dim"), " ", steps, " " if states else "")
+    line = Text.assemble((shown, "dim"), " ", _step_glyphs(view, saga_id, glyphs))
     return line.append_text(_saga_says(view, saga_id, glyphs))
+
+
+def _step_glyphs(view: RunView, saga_id: str, glyphs: Glyphs) -> Text:
+    """A glyph a step, and blanks where the store has not been read since the saga began."""
+    states = view.latest_states.get(saga_id, [])
+    heard = view.latest.get(saga_id)
+    count = len(states) or len(view.steps.get(heard.definition, []) if heard else [])
+    is_completed = heard is not None and any(turn == Notice.COMPLETED.value for _, turn, _ in heard.turns)
+    statuses = ["done"] * count if is_completed else [status for _, status in states]
+    return Text.assemble(*(glyphs.step(status) for status in statuses), " " * (count - len(statuses)), " ")
 
 
 def _saga_says(view: RunView, saga_id: str, glyphs: Glyphs) -> Text:

@@ -17,6 +17,7 @@ from broker.subjects import STREAMS
 from persistence import snapshots
 from persistence.environment import Environment
 from persistence.errors import StorageError
+from scenarios import logs
 from scenarios.cluster import Cluster
 from scenarios.load import Load
 from scenarios.scenario import BROKER, COORDINATOR, NODES, SERVICES, Findings, Result, Scenario, ScenarioError
@@ -43,6 +44,8 @@ class RunOptions:
     sequential: bool = False
     access: Access | None = None
     purge: bool = False
+    log_level: str = "INFO"
+    log_format: str = "text"
     seed_given: bool = True  # else a resumed run's own seed counts
     orders_given: bool = True
     node_arguments: list[str] = field(default_factory=list)
@@ -72,15 +75,18 @@ class Run:
     # --- the run -----------------------------------------------------------------------------------------------
 
     async def go(self) -> Result:
-        """Run to the end and judge. Raises ScenarioError, BrokerError or StorageError if it cannot begin.
+        """Run to the end and judge. Raises ScenarioError, BrokerError, StorageError or ClusterError if it cannot
+        begin or go on.
 
         Cancelled, it stops all nodes properly and leaves a directory that can be resumed.
         """
         scenario = self._scenario
         self._check()
-        options, begun_at = _open_directory(scenario, self._options)
-        resumed, epoch_seconds = begun_at is not None, begun_at or time.time()
+        resumed = (self._options.data / RUN_FILE).exists()
+        options, epoch_seconds = _open_directory(scenario, self._options)
         self._options = options
+        (options.data / "logs").mkdir(exist_ok=True)
+        logs.set_up(options.data / "logs" / "run.log", level=options.log_level, form=options.log_format)
         self.view.seed, self.view.orders = options.seed, options.orders
         async with AsyncExitStack() as stack:
             server, access = await self._broker(stack)
@@ -169,7 +175,7 @@ class Run:
             self._strike(load, cluster)
             await self._look_around(cluster)
             if cluster.failure is not None:
-                return str(cluster.failure)
+                raise cluster.failure
             active = sum(self.view.sagas_by_phase.values())
             if load.done and active == len(self.view.parked) and cluster.up(COORDINATOR):
                 return None
@@ -320,11 +326,11 @@ def _prefixed(role: str, figures: dict[str, int]) -> dict[str, int]:
     return {f"{role}_{name}" if name in shared else name: count for name, count in figures.items()}
 
 
-def _open_directory(scenario: Scenario, options: RunOptions) -> tuple[RunOptions, float | None]:
+def _open_directory(scenario: Scenario, options: RunOptions) -> tuple[RunOptions, float]:
     """Make the run's directory, or take up the run that it holds.
 
-    Returns the options as they hold for this run, and the time of a resumed run's begin. Raises ScenarioError if
-    the directory holds another run.
+    Returns the options as they hold for this run, and the time (since 1970) from which its ids count. Raises
+    ScenarioError if the directory holds another run.
     """
     path = options.data / RUN_FILE
     if path.exists():
@@ -333,12 +339,13 @@ def _open_directory(scenario: Scenario, options: RunOptions) -> tuple[RunOptions
         options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = options.data / f"{RUN_FILE}.partial"
         about = {"scenario": scenario.name, "reference": options.reference, "seed": options.seed}
-        about |= {"orders": options.orders, "epoch_seconds": time.time()}
+        epoch_seconds = time.time()
+        about |= {"orders": options.orders, "epoch_seconds": epoch_seconds}
         partial.write_text(json.dumps(about))
         partial.replace(path)
     except OSError as error:
         raise ScenarioError(f"{options.data}: the run's directory cannot be made: {error.strerror}") from None
-    return options, None
+    return options, epoch_seconds
 
 
 def _resume(scenario: Scenario, options: RunOptions, path: Path) -> tuple[RunOptions, float]:

@@ -20,7 +20,7 @@ class SimulationError(Exception):
     """A run cannot go on, or does not come to its end."""
 
 
-class NodeCrashed(BaseException):  # noqa: N818 - a fault that was asked for, not an error
+class NodeCrashed(BaseException):
     """Raised at a boundary within a node to crash it there: unwinds its callback, past every `except Exception`."""
 
 
@@ -169,9 +169,7 @@ class SimulatedLoop:
                 return
         raise SimulationError(f"at {self._now:.3f} s: not idle after {limit_steps} steps")
 
-    def schedule(
-        self, life: NodeLoop, delay: float, callback: Callable[..., object], args: tuple[Any, ...]
-    ) -> Work:
+    def schedule(self, life: NodeLoop, delay: float, callback: Callable[..., object], args: tuple[Any, ...]) -> Work:
         """Put a life's callback in its place. What a dead life still schedules is never run."""
         self._numbers += 1
         work = Work(self._now + max(0.0, delay), self._numbers, life, callback, args)

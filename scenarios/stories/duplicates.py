@@ -1,6 +1,6 @@
 """Every message is published three times. Each is answered each time, and has its effect once."""
 
-from scenarios.scenario import Scenario, at_least, none_of
+from scenarios.scenario import Scenario, at_least
 from scenarios.shop.domain import SHOP, card_declined, mixed, out_of_stock
 
 scenario = Scenario(

@@ -140,7 +140,7 @@ MISTAKES: list[tuple[str, tuple[Step, ...], str]] = [
     (
         "a string for a tuple",
         (compensatable("a"), Step("b", "service", "act", "undo", after="a")),  # type: ignore[arg-type]
-        "step 'b': 'after' is a tuple of step names, not a string",
+        "step 'b': 'after' is a tuple of step names, not a str",
     ),
 ]
 

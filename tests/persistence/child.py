@@ -16,6 +16,7 @@ from persistence.errors import StorageError
 from persistence.group_commit import CommitThread, GroupCommit, Probe
 from persistence.transaction import Transaction
 
+LIFETIME_SECONDS = 60  # a child that hangs dies, and its test fails rather than hangs
 ROOT = Path(__file__).parents[2]
 
 
@@ -190,6 +191,7 @@ def full_disk(path: Path) -> None:
 
 
 def main(role: str, path: str, *arguments: str) -> None:
+    signal.alarm(LIFETIME_SECONDS)
     if role == "crash":
         crash(Path(path), *arguments)
     else:

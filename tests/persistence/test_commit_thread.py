@@ -40,7 +40,8 @@ def test_commits_beside_the_loop(make: MakeEnvironment) -> None:
             committer.submit(lambda tx, number=number: work(tx, number), done)  # type: ignore[misc]
             if number % 20 == 0:
                 await asyncio.sleep(0)  # a turn of the loop, not a wait
-        await all_done.wait()
+        async with asyncio.timeout(60):
+            await all_done.wait()
         assert committer.works == total
         assert 1 < committer.commits < total / 5
         thread.close()

@@ -118,6 +118,38 @@ def test_damaged_page(data: Path, kind: int, content: bytes) -> None:
     assert found >= (1 if kind == 0x01 else 15)
 
 
+def test_misdirected_write(data: Path) -> None:
+    """A sound page in the place of another one that is in use is found by its number."""
+    original = data.read_bytes()
+    stray, *targets = page_of_table(data, 0x02)
+    found = 0
+    for number in targets[::20]:
+        overwrite(data, number * PAGE, original[stray * PAGE : (stray + 1) * PAGE])
+        in_use = verify(data.parent) != []
+        assert damage(data, read_header(data)) == in_use
+        found += in_use
+        overwrite(data, number * PAGE, original[number * PAGE : (number + 1) * PAGE])
+    assert found > 3
+
+
+def test_misdirected_meta_page(data: Path) -> None:
+    """A meta page that holds the other one's transaction is found by its parity."""
+    content = data.read_bytes()
+    transaction = PAGE + 16 + 24 + 2 * 48 + 8
+    overwrite(data, transaction, content[transaction - PAGE :][:8])
+    with pytest.raises(CorruptError, match="meta page 1 contradicts itself"):
+        read_header(data)
+
+
+def test_reference_out_of_the_file(data: Path) -> None:
+    """A page that refers to one beyond the end of the file is found before anybody follows it."""
+    branch = page_of_table(data, 0x01)[-1] * PAGE
+    node = int.from_bytes(data.read_bytes()[branch + 16 :][:2], "little")
+    overwrite(data, branch + node, b"\xff\xff\xff")
+    with pytest.raises(CorruptError, match="refers to page"):
+        check(data, read_header(data))
+
+
 def test_check_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check reads no more pages than its budget, whatever the size of the database."""
     reads = 0

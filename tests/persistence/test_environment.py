@@ -64,6 +64,16 @@ def test_reopening_keeps_data_and_raises_the_epoch(make: MakeEnvironment) -> Non
         assert tx.get("a", b"k") == b"1"
 
 
+def test_durable_by_default(tmp_path: Path) -> None:
+    """A commit waits for the disk, data and meta page both, unless it is told not to."""
+    environment = Environment.open(tmp_path, ("a",))
+    flags = environment._lmdb.flags()
+    environment.close()
+    assert flags["sync"]
+    assert flags["metasync"]
+    assert not flags["map_async"]
+
+
 def test_files_are_private(environment: Environment) -> None:
     """The directory is 0700 and every file in it 0600."""
     assert stat.S_IMODE(environment.path.stat().st_mode) == 0o700

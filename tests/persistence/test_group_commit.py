@@ -139,7 +139,7 @@ def test_done_that_raises(bench: Bench, caplog: pytest.LogCaptureFixture) -> Non
 def test_probe(environment: Environment) -> None:
     """The probe is told the works before and after the commit, without those that failed."""
     seen: list[tuple[str, Sequence[object], bool]] = []
-    bench = Bench(environment, probe=lambda point, abouts: seen.append((point, abouts, bool(bench.reports))))
+    bench: Bench = Bench(environment, probe=lambda *at: seen.append((*at, bool(bench.reports))))
     bench.submit("1")
     bench.submit("bad", raising)
     bench.submit("2")

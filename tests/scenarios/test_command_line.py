@@ -78,7 +78,9 @@ async def _shout(url: str, seed: int, messages: int) -> None:
     """Publish random bytes to every kind of subject that there is."""
     chance = random.Random(seed)
     client = await nats.connect(url)
-    subjects = [pattern.replace("*", name) for spec in STREAMS for pattern in spec.subjects for name in ("order", "main")]
+    subjects = [
+        pattern.replace("*", name) for spec in STREAMS for pattern in spec.subjects for name in ("order", "main")
+    ]
     subjects += [f"saga.command.{name}" for name in ("inventory", "payment", "shipping")] + ["saga.reply.client"]
     for _ in range(messages):
         await client.publish(chance.choice(subjects), chance.randbytes(chance.randrange(200)))
@@ -132,5 +134,7 @@ def test_the_log_of_one_saga_can_be_followed_by_its_id(sim: Sim) -> None:
 def test_a_reader_that_has_had_enough_is_no_error(sim: Sim, tmp_path: Path) -> None:
     """`list | head -1` ends without a traceback."""
     command = " ".join(sim.command("list")) + " | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ, check=False)
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ, check=False
+    )
     assert done.stderr == ""

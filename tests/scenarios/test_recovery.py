@@ -70,10 +70,7 @@ def test_whoever_kills_a_node_the_run_passes(sim: Sim, node: str) -> None:
     arguments = ("mixed", "--orders", "500", "--seed", "9", "--plain", "--data", str(data))
     run = sim.start("run", *arguments, "--json", str(sim.home / "result.json"))
     _wait_for(run, r" [1-9]\d*/500 orders ended")
-    if node == "nats-server":
-        pids = [int((data / "broker" / "nats-server.pid").read_text())]
-    else:
-        pids = _pids(data, node)
+    pids = [int((data / "broker" / "nats-server.pid").read_text())] if node == "nats-server" else _pids(data, node)
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
