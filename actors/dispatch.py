@@ -8,14 +8,18 @@ actor stops. Who starts an actor keeps its ref.
 """
 
 import asyncio
+import logging
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 from pykka import Actor, ActorRef, Future, ThreadingFuture
 from pykka._envelope import Envelope
+
+logger = logging.getLogger("sagasim.dispatch")
 
 
 class Timer(Protocol):
@@ -94,6 +98,15 @@ class EventActor(Actor):
         actor._start_actor_loop()
         return actor.actor_ref
 
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """What to do about an exception that has stopped this actor. By default it is said aloud."""
+        logger.error("%s raised and is no more", type(self).__name__, exc_info=exception_value)
+
     @staticmethod
     def _create_actor_inbox() -> EventInbox:
         return EventInbox()
@@ -137,6 +150,7 @@ class EventActor(Actor):
                 if self.actor_inbox.empty() or self.actor_stopped.is_set():
                     break
                 self._handle(self.actor_inbox.get())
+            self._end_turn()
         finally:
             _running.on_loop = False
         if self.actor_stopped.is_set():
@@ -146,6 +160,15 @@ class EventActor(Actor):
             self._scheduled = False
         else:
             self._loop.call_soon(self._turn)
+
+    def on_turn_end(self) -> None:
+        """Hook: what the messages of one turn have in common can be done here, once for all of them."""
+
+    def _end_turn(self) -> None:
+        try:
+            self.on_turn_end()
+        except Exception:
+            self._fail()
 
     def _handle(self, envelope: Envelope[Any]) -> None:
         try:

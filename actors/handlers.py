@@ -45,8 +45,12 @@ class ServiceHandlers(Protocol):
     `start_rejected(transaction, saga_id, reason)` hears that a saga which it started will never run.
     """
 
-    name: str
-    tables: tuple[str, ...]
+    # Properties, so that a class with plain attributes of narrower types fits too.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tables(self) -> tuple[str, ...]: ...
 
 
 def action(handler: Handler) -> Handler:

@@ -94,6 +94,15 @@ class Control:
     action: str
 
 
+def words_of(error: BaseException, limit: int = _MAX_REASON_CHARS) -> str:
+    """An exception's message as a text that can be sent and stored, whatever its author made of it."""
+    try:
+        words = str(error)
+    except Exception as worse:
+        words = f"(its message cannot be told: {type(worse).__name__})"
+    return words[:limit].encode("utf-8", "backslashreplace").decode()[:limit]
+
+
 Message = StartSaga | StartAnswer | Command | Reply | Lifecycle | Control
 
 CANCEL, RESUME = "cancel", "resume"

@@ -50,6 +50,7 @@ class Outbox:
         self._service = service
         self._unanswered: dict[str, _Unanswered] = {}
         self._timer: Timer | None = None
+        self._closed = False
 
     def load(self) -> None:
         """Take up what an earlier life left unanswered; it is sent at the next check."""
@@ -62,6 +63,8 @@ class Outbox:
     def send(self, start: StartSaga, receipt: Receipt | None) -> None:
         """Send a start that is committed, for the first time."""
         self._publish(start, receipt)
+        if self._closed:
+            return  # its next life finds it in the table
         due = self._node.loop.time() + FIRST_RESEND_SECONDS
         self._unanswered[start.saga_id] = _Unanswered(start, due, FIRST_RESEND_SECONDS)
         self._set_timer(CHECK_SECONDS)
@@ -70,6 +73,7 @@ class Outbox:
         self._unanswered.pop(saga_id, None)
 
     def close(self) -> None:
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._unanswered.clear()

@@ -1,7 +1,7 @@
 """A saga's record: what its snapshot holds, and how an event changes it. No actor, so that tools can use it too."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from actors.definition import Saga, Step
 from actors.machine import decide
@@ -26,7 +26,7 @@ from actors.state import (
     is_parked,
     waiting_for,
 )
-from broker.codec import CodecError, pack, unpack
+from broker.codec import CodecError, pack, pack_checked, unpack
 from persistence import journal, snapshots
 from persistence.transaction import Transaction
 
@@ -64,13 +64,19 @@ class Record:
         return (self.version, self.fingerprint) == (saga.version, saga.fingerprint)
 
 
-class Change(NamedTuple):
-    """What one event did: the effects to perform, and what is to be saved before any of them."""
+class Transition(NamedTuple):
+    """What one event did: the effects to perform once it is saved, and its journal entry."""
 
     effects: tuple[Effect, ...]
-    snapshot: bytes
-    entry: bytes
     sequence: int
+    entry: bytes
+
+
+class Change(NamedTuple):
+    """What is to be saved of some transitions that were made one after another: one snapshot, all their entries."""
+
+    transitions: tuple[Transition, ...]
+    snapshot: bytes
     phase: Phase
     park_note: bytes | None  # set when the saga is parked now
 
@@ -83,6 +89,12 @@ def new_record(saga: Saga, saga_id: str, input_: object, sender: str, now: float
 
 
 def change(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Change | None:
+    """`advance` and `seal` for a single event; None as for `advance`."""
+    transition = advance(record, saga, event, now, value)
+    return None if transition is None else seal(record, (transition,))
+
+
+def advance(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Transition | None:
     """Apply an event to a record. None says that nothing is to be saved: a late or duplicate event, or one that
     came too late to matter.
 
@@ -97,27 +109,26 @@ def change(record: Record, saga: Saga, event: Event, now: float, value: object =
     record.updated_at = now
     record.sequence += 1
     record.due_at = _due_at(saga, state, now)
-    parked = is_parked(state)
-    return Change(
-        effects,
-        to_snapshot(record),
-        _entry(saga, event, effects, state, now, value),
-        record.sequence,
-        state.phase,
-        pack([now, record.reason]) if parked else None,
-    )
+    return Transition(effects, record.sequence, _entry(saga, event, effects, state, now, value))
+
+
+def seal(record: Record, transitions: tuple[Transition, ...]) -> Change:
+    """Make ready to save what the last transitions have made of a record."""
+    park_note = pack([record.updated_at, record.reason]) if is_parked(record.state) else None
+    return Change(transitions, to_snapshot(record), record.state.phase, park_note)
 
 
 def save(tx: Transaction, saga_id: str, change: Change) -> None:
     """Write a change: snapshot and journal together, and `parked` or `finished` when it comes to that."""
-    journal.append(tx, saga_id, change.sequence, change.entry)
+    for _, sequence, entry in change.transitions:
+        journal.append(tx, saga_id, sequence, entry)
     if change.phase >= Phase.COMPLETED:
         snapshots.finish(tx, saga_id, change.snapshot)
         return
     snapshots.save(tx, saga_id, change.snapshot)
     if change.park_note is not None:
         snapshots.park(tx, saga_id, change.park_note)
-    elif Notice.UNPARKED in change.effects:
+    elif any(Notice.UNPARKED in transition.effects for transition in change.transitions):
         snapshots.unpark(tx, saga_id)
 
 
@@ -172,7 +183,8 @@ def stalled(record: Record, now: float) -> bool:
 def to_snapshot(record: Record) -> bytes:
     state = record.state
     failure = state.failure
-    return pack(
+    # A result lies as deep in a snapshot as it lay in its reply: two levels down.
+    return pack_checked(
         [
             SNAPSHOT_VERSION,
             record.saga_id,
@@ -190,7 +202,7 @@ def to_snapshot(record: Record) -> bytes:
             int(state.phase),
             state.held,
             None if failure is None else [int(failure.cause), failure.step],
-            [int(number) for step in state.steps for number in step],
+            [number for step in state.steps for number in step],
         ]
     )
 
@@ -232,21 +244,26 @@ class Entry(NamedTuple):
     sent: list[str]
 
 
+# Looked up by their numbers: the name of an enumeration's member costs a call each time.
+_EVENT_NAMES = {kind: kind.__name__.lower() for kind in get_args(Event)}
+_OUTCOME_NAMES = [outcome.name.lower() for outcome in Outcome]
+_VERB_NAMES = [verb.name.lower() for verb in Verb]
+_PHASE_NAMES = [phase.name.lower() for phase in Phase]
+
+
 def _entry(saga: Saga, event: Event, effects: tuple[Effect, ...], state: State, now: float, value: object) -> bytes:
     step = verb = ""
     round_ = attempt = 0
-    kind = type(event).__name__.lower()
+    kind = _EVENT_NAMES[type(event)]
     if isinstance(event, Answered | TimedOut):
-        step, verb = saga.steps[event.step].name, event.verb.name.lower()
+        step, verb = saga.steps[event.step].name, _VERB_NAMES[event.verb]
         round_, attempt = event.round, event.attempt
         if isinstance(event, Answered):
-            kind = event.outcome.name.lower()
+            kind = _OUTCOME_NAMES[event.outcome]
     detail = "" if value is None else str(value)[:200]
     notices = [effect.value for effect in effects if isinstance(effect, Notice)]
-    sent = [
-        f"{effect.verb.name.lower()} {saga.steps[effect.step].name}" for effect in effects if isinstance(effect, Send)
-    ]
-    return pack([now, kind, step, verb, round_, attempt, detail, state.phase.name.lower(), notices, sent])
+    sent = [f"{_VERB_NAMES[e.verb]} {saga.steps[e.step].name}" for e in effects if isinstance(e, Send)]
+    return pack_checked([now, kind, step, verb, round_, attempt, detail, _PHASE_NAMES[state.phase], notices, sent])
 
 
 def from_entry(packed: bytes) -> Entry:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pykka import ActorRef
 
@@ -14,7 +14,7 @@ from actors.dispatch import EventActor, Timer
 from actors.machine import ImpossibleEventError
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
 from actors.node import Node
-from actors.record import Change, Record, change, save
+from actors.record import Record, Transition, advance, save, seal
 from actors.state import (
     Answered,
     Begin,
@@ -81,6 +81,14 @@ class Crashed:
     error: BaseException
 
 
+class _Unsaved(NamedTuple):
+    """A transition that is decided, what it asks for, and the receipt of what caused it."""
+
+    transition: Transition
+    outgoing: list[tuple[Send, Command]]
+    receipt: Receipt | None
+
+
 class SagaActor(EventActor):
     """One saga. Everything that it will send is in its snapshot before it is sent."""
 
@@ -94,6 +102,7 @@ class SagaActor(EventActor):
         self._overdue_at: dict[int, tuple[float, Send]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
+        self._unsaved: list[_Unsaved] = []  # what this turn has decided
 
     # --- mail ------------------------------------------------------------------------------------------------
 
@@ -121,11 +130,25 @@ class SagaActor(EventActor):
         traceback: TracebackType | None,
     ) -> None:
         self._stop_timer()
+        self._unsaved.clear()  # its causes are not acknowledged, and come again
         assert exception_value is not None
         self._supervisor.tell(Crashed(self._record, exception_value))
 
     def on_stop(self) -> None:
+        self.on_turn_end()
         self._stop_timer()
+
+    def on_turn_end(self) -> None:
+        """Save what this turn has decided: one snapshot for all of it."""
+        if not self._unsaved:
+            return
+        unsaved, self._unsaved = self._unsaved, []
+        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))
+        self._node.committer.submit(
+            partial(save, saga_id=self._record.saga_id, change=done),
+            partial(self._saved, unsaved),
+            [command for _, outgoing, _ in unsaved for _, command in outgoing],
+        )
 
     def _on_start(self, start: StartSaga, receipt: Receipt) -> None:
         """Begin; or, if it has begun, answer as soon as what was to be saved before is saved."""
@@ -133,6 +156,7 @@ class SagaActor(EventActor):
             self._apply(Begin(), receipt)
             return
         answer = answer_start(self._record, start)
+        self.on_turn_end()
 
         def saved(_: object, error: BaseException | None) -> None:
             if error is None:
@@ -159,23 +183,19 @@ class SagaActor(EventActor):
     def _apply(self, event: Event, receipt: Receipt | None, value: object = None) -> None:
         record = self._record
         was = record.state
-        done = change(record, self._saga, event, self._node.now(), value)
-        if done is None:
+        transition = advance(record, self._saga, event, self._node.now(), value)
+        if transition is None:
             self._node.counters["late"] += 1
             if isinstance(event, Cancel):
                 logger.warning("%s: cancelled too late", record.saga_id, extra=self._about())
             if receipt is not None:
                 receipt.release()
             return
-        outgoing = self._commands(done.effects)
+        outgoing = self._commands(transition.effects)
         self._forget_answered(record.state)
-        self._log(event, value, done, was)
+        self._log(event, value, transition, was)
         self._node.counters["transitions"] += 1
-        self._node.committer.submit(
-            partial(save, saga_id=record.saga_id, change=done),
-            partial(self._saved, done, outgoing, receipt),
-            [command for _, command in outgoing],
-        )
+        self._unsaved.append(_Unsaved(transition, outgoing, receipt))
 
     def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
         """The commands that effects ask for, with their payloads. Raises what a payload function raises."""
@@ -203,27 +223,22 @@ class SagaActor(EventActor):
 
     # --- publish, acknowledge --------------------------------------------------------------------------------
 
-    def _saved(
-        self,
-        done: Change,
-        outgoing: list[tuple[Send, Command]],
-        receipt: Receipt | None,
-        _result: object,
-        error: BaseException | None,
-    ) -> None:
+    def _saved(self, unsaved: list[_Unsaved], _result: object, error: BaseException | None) -> None:
         if error is not None:
-            if receipt is not None:
-                receipt.fail()
+            for _, _, receipt in unsaved:
+                if receipt is not None:
+                    receipt.fail()
             if not isinstance(error, StorageError):
                 self._supervisor.tell(Crashed(self._record, error))
             return
-        for send, command in outgoing:
-            self._send(send, command, receipt)
-        for effect in done.effects:
-            if isinstance(effect, Notice):
-                self._on_notice(effect, receipt)
-        if receipt is not None:
-            receipt.release()
+        for transition, outgoing, receipt in unsaved:
+            for send, command in outgoing:
+                self._send(send, command, receipt)
+            for effect in transition.effects:
+                if isinstance(effect, Notice):
+                    self._on_notice(effect, receipt)
+            if receipt is not None:
+                receipt.release()
         self._set_timer()
 
     def _on_notice(self, notice: Notice, receipt: Receipt | None) -> None:
@@ -294,6 +309,7 @@ class SagaActor(EventActor):
     def _apply_timeout(self, event: TimedOut) -> None:
         try:
             self._apply(event, None)
+            self.on_turn_end()
         except Exception as error:
             # A timer is no mail, so Pykka does not see this: fail in the way that it would.
             self.actor_stopped.set()
@@ -304,7 +320,7 @@ class SagaActor(EventActor):
     def _about(self, step: str = "", attempt: int = 0) -> dict[str, object]:
         return {"saga_id": self._record.saga_id, "step": step, "attempt": attempt}
 
-    def _log(self, event: Event, value: object, done: Change, was: State) -> None:
+    def _log(self, event: Event, value: object, transition: Transition, was: State) -> None:
         """Each transition at DEBUG, each outcome at INFO, each retry and each park at WARNING."""
         record = self._record
         step, attempt = "", 0
@@ -324,7 +340,7 @@ class SagaActor(EventActor):
             logger.warning(
                 "%s: attempt %d of %s %s", record.saga_id, attempt, step, why, extra=self._about(step, attempt)
             )
-        for effect in done.effects:
+        for effect in transition.effects:
             if effect is Notice.PARKED:
                 logger.warning("%s: parked: %s", record.saga_id, record.reason, extra=self._about(step, attempt))
             elif effect is Notice.COMPLETED or effect is Notice.COMPENSATED:

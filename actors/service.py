@@ -11,7 +11,7 @@ from actors import outbox
 from actors.dispatch import EventActor, Timer
 from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
 from actors.ids import id_floor
-from actors.messages import Command, Reply, StartAnswer, StartSaga, to_envelope
+from actors.messages import Command, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
 from actors.participant import Answer, Entry, Mark, done, owed, refused
 from actors.state import Outcome, Verb
@@ -78,7 +78,6 @@ class Service(EventActor):
         self._table: HandlerTable = handlers_of(handlers)
         self._limits = limits or LedgerLimits()
         self._outbox = outbox.Outbox(node, handlers.name)
-        self._horizon = ""
         self._subscription: Subscription | None = None
         self._prune_timer: Timer | None = None
         self._delay_seconds: Callable[[Command], float] | None = getattr(handlers, "delay_seconds", None)
@@ -89,8 +88,6 @@ class Service(EventActor):
         if prepare is not None:
             now = self._node.now()
             self._node.environment.update(lambda tx: prepare(ServiceTransaction(tx, name, now)))
-        with self._node.environment.read() as tx:
-            self._horizon = pruning.horizon(tx, name)
         self._outbox.load()
         consumer = subjects.commands(name)
         self._subscription = self._node.broker.consume(consumer, self._arrived)
@@ -129,16 +126,24 @@ class Service(EventActor):
 
     def _put_off(self, commands: list[Command], receipt: Receipt) -> list[Command]:
         """Let a slow service be slow without stopping the others: its commands come due on the loop."""
-        assert self._delay_seconds is not None
         now = []
         for command in commands:
-            delay = self._delay_seconds(command)
+            delay = self._delay_of(command)
             if delay > 0:
                 receipt.hold()
                 self._node.loop.call_later(delay, self._submit_one, command, receipt)
             else:
                 now.append(command)
         return now
+
+    def _delay_of(self, command: Command) -> float:
+        """What the service's author says; a mistake in that delays nothing, and stops nobody."""
+        assert self._delay_seconds is not None
+        try:
+            return float(self._delay_seconds(command))
+        except Exception:
+            logger.exception("%s: delay_seconds raised", self._handlers.name, extra={"saga_id": command.saga_id})
+            return 0.0
 
     def _submit_one(self, command: Command, receipt: Receipt) -> None:
         if self.actor_ref.is_alive():
@@ -156,8 +161,10 @@ class Service(EventActor):
     def _work(self, commands: list[Command], now: float, tx: Transaction) -> _Batch:
         """Execute a delivery's commands; run again from the start if the transaction has to be."""
         batch = _Batch()
+        # Of this very transaction: a pruning may have been committed just now, or stand before this in its group.
+        horizon = pruning.horizon(tx, self._handlers.name)
         for command in commands:
-            outcome, value = self._execute(tx, command, now, batch)
+            outcome, value = self._execute(tx, command, now, horizon, batch)
             reply = Reply(
                 command.saga_id, command.step, command.verb, command.round, command.attempt, outcome, value,
                 command.epoch,
@@ -165,9 +172,9 @@ class Service(EventActor):
             batch.replies.append((command, reply))
         return batch
 
-    def _execute(self, tx: Transaction, command: Command, now: float, batch: _Batch) -> _Verdict:
+    def _execute(self, tx: Transaction, command: Command, now: float, horizon: str, batch: _Batch) -> _Verdict:
         name = self._handlers.name
-        if command.saga_id < self._horizon:
+        if command.saga_id < horizon:
             return _Verdict(Outcome.REFUSED, "the saga is older than what this service remembers")
         stored = ledger.get(tx, name, command.saga_id, command.step)
         entry = None if stored is None else _to_entry(stored)
@@ -198,7 +205,7 @@ class Service(EventActor):
                 for start in transaction.started:
                     outbox.write(nested, start)
         except Refused as refusal:
-            reason = str(refusal)[:_MAX_REASON_CHARS]
+            reason = words_of(refusal, _MAX_REASON_CHARS)
             if after is not None:
                 # Nothing was done that could stay done: a refusal has no place in the ledger, so it is a fault.
                 batch.counts["faulted"] += 1
@@ -210,7 +217,7 @@ class Service(EventActor):
             raise  # the store's, not the handler's: the whole group is tried again
         except Exception as error:
             batch.counts["faulted"] += 1
-            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARS]
+            reason = f"{type(error).__name__}: {words_of(error)}"[:_MAX_REASON_CHARS]
             logger.debug("%s: where %s faulted", command.saga_id, command.step, exc_info=error)
             return _Verdict(Outcome.FAULTED, reason)
         batch.starts.extend(transaction.started)
@@ -283,19 +290,13 @@ class Service(EventActor):
         limits, name = self._limits, self._handlers.name
         before = id_floor(self._node.now() - limits.keep_seconds)
 
-        def work(tx: Transaction) -> tuple[int, str]:
-            return pruning.prune_ledger(tx, name, before, limits.prune_slice), pruning.horizon(tx, name)
+        def pruned(count: object, error: BaseException | None) -> None:
+            if self.actor_ref.is_alive():
+                again = error is None and count == limits.prune_slice
+                delay = 0.0 if again else limits.prune_interval_seconds
+                self._prune_timer = self._node.loop.call_later(delay, self._prune)
 
-        def pruned(result: Any, error: BaseException | None) -> None:
-            if not self.actor_ref.is_alive():
-                return
-            delay = limits.prune_interval_seconds
-            if error is None:
-                count, self._horizon = result
-                delay = 0.0 if count == limits.prune_slice else delay
-            self._prune_timer = self._node.loop.call_later(delay, self._prune)
-
-        self._node.committer.submit(work, pruned)
+        self._node.committer.submit(lambda tx: pruning.prune_ledger(tx, name, before, limits.prune_slice), pruned)
 
 
 def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> None:

@@ -78,7 +78,7 @@ class _Prune:
 class SagaSupervisor(EventActor):
     """The one that knows which sagas there are. `definitions` maps names to what the running code knows."""
 
-    messages_a_turn = 1  # a delivery holds many messages: let the sagas of one start before the next is opened
+    messages_a_turn = 16  # a delivery holds many messages: let the sagas of one start before the next is opened
 
     def __init__(self, node: Node, definitions: Mapping[str, Saga], limits: Limits | None = None) -> None:
         super().__init__(node.loop)

@@ -25,8 +25,8 @@ MAX_DEPTH: Final = 16
 """The deepest nesting of arrays and maps in a stored value or a message, which is itself the first level."""
 
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
-_CONTAINERS: Final = (list, tuple, dict)
-_ENCODABLE: Final = (*_CONTAINERS, str, int, float)
+_ARRAYS: Final = (list, tuple)
+_SCALARS: Final = (str, int, float, bytes, type(None))
 
 
 class CodecError(ValueError):
@@ -62,6 +62,15 @@ def pack(value: object) -> bytes:
     return _encode(value, MAX_VALUE_BYTES, MAX_DEPTH)
 
 
+def pack_checked(value: object) -> bytes:
+    """`pack` for what was made of numbers, short texts and parts that have come through this codec before.
+
+    The walk over every part costs more than the encoding, and a snapshot is encoded at every transition. Parts
+    may stand no deeper in it than they stood in their message.
+    """
+    return _pack(value, MAX_VALUE_BYTES)
+
+
 def unpack(stored: bytes) -> object:
     """Decode a stored value. Raises CodecError, and nothing else, whatever the bytes are."""
     return _decode(stored, MAX_VALUE_BYTES)
@@ -69,6 +78,10 @@ def unpack(stored: bytes) -> object:
 
 def _encode(value: object, max_bytes: int, max_depth: int) -> bytes:
     _check(value, max_depth)
+    return _pack(value, max_bytes)
+
+
+def _pack(value: object, max_bytes: int) -> bytes:
     try:
         encoded: bytes = _packer.pack(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -116,36 +129,28 @@ def _check_envelope(envelope: object) -> None:
         raise CodecError(f"schema version {shown} is not known here (known: {SCHEMA_VERSION})")
 
 
-def _check(value: object, max_depth: int) -> None:
-    """Walk level by level: cheaper than recursion, and depth is the number of levels."""
-    level = list(_containers((value,)))
-    for _ in range(max_depth):
-        if not level:
-            return
-        level = [below for container in level for below in _containers(_items(container))]
-    if level:
-        raise CodecError(f"nested deeper than {max_depth} levels")
-
-
-def _items(container: object) -> Iterable[object]:
-    assert isinstance(container, _CONTAINERS)
-    if len(container) > MAX_ITEMS:
-        raise CodecError(f"{len(container)} items in one array or map are more than {MAX_ITEMS}")
-    if not isinstance(container, dict):
-        return container
-    for key in container:
-        if not isinstance(key, str):
-            raise CodecError(f"a map's key is {_kind(key)} and must be str")
-    return container.values()
-
-
-def _containers(items: Iterable[object]) -> list[object]:
-    found = [item for item in items if type(item) not in _LEAVES]
-    for item in found:
+def _check(value: object, depth: int) -> None:
+    """Refuse what is nested deeper than `depth` levels, too long, or cannot be encoded. Runs for each message."""
+    items: Iterable[object]
+    if isinstance(value, dict):
+        items = value.values()
+        for key in value:
+            if type(key) is not str and not isinstance(key, str):
+                raise CodecError(f"a map's key is {_kind(key)} and must be str")
+    elif isinstance(value, _ARRAYS) and not isinstance(value, msgpack.ExtType):
         # An ExtType is a tuple to Python and something else to msgpack.
-        if not isinstance(item, _ENCODABLE) or isinstance(item, msgpack.ExtType):
-            raise CodecError(f"{_kind(item)} cannot be encoded")
-    return [item for item in found if isinstance(item, _CONTAINERS)]
+        items = value
+    elif isinstance(value, _SCALARS):
+        return
+    else:
+        raise CodecError(f"{_kind(value)} cannot be encoded")
+    if depth == 0:
+        raise CodecError(f"nested deeper than {MAX_DEPTH} levels")
+    if len(value) > MAX_ITEMS:
+        raise CodecError(f"{len(value)} items in one array or map are more than {MAX_ITEMS}")
+    for item in items:
+        if type(item) not in _LEAVES:
+            _check(item, depth - 1)
 
 
 def _kind(value: object) -> str:

@@ -22,7 +22,7 @@ from scenarios.view import park_reason
 
 PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE = "parked", "stalled", "active", "finished", "unreadable"
 STATES = (*(phase.name.lower() for phase in Phase), PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE)
-MAX_COUNTED = 200_000  # finished sagas whose snapshots are read to tell how they ended: a few seconds' worth
+MAX_COUNTED = 100_000  # finished sagas whose snapshots are read to tell how they ended: a few seconds' worth
 MAX_ID_CHARS = 64
 
 

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from actors.record import Entry
@@ -29,6 +29,8 @@ from scenarios.inspection import (
 
 PIPE_COLUMNS = 2000  # nothing is wrapped or cut in a pipe
 MAX_VALUE_CHARS = 2000
+GAP = 2
+INDENT = 4
 
 
 def inspect(data: Path, saga_id: str | None, *, state: str | None, limit: int, as_json: bool) -> str:
@@ -68,18 +70,20 @@ class _Page:
         self._console.print(Text.assemble(*parts), soft_wrap=True)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str] = ()) -> None:
-        """Only the last column is ever wrapped."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for heading in headings:
-            table.add_column(
-                heading,
-                justify="right" if heading in right else "left",
-                no_wrap=heading != headings[-1],
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table)
+        """Columns below their headings. What does not fit beside the others of the last column goes below them."""
+        lines = [[Text(heading, "bold") for heading in headings], *rows]
+        widths = [max(line[i].cell_len for line in lines) for i in range(len(headings) - 1)]
+        for line in lines:
+            row = Text()
+            for cell, width, heading in zip(line, widths, headings, strict=False):
+                blanks = " " * (width - cell.cell_len)
+                row.append_text(Text.assemble(blanks, cell) if heading in right else Text.assemble(cell, blanks))
+                row.append(" " * GAP)
+            if row.cell_len + line[-1].cell_len <= self._console.width:
+                self._console.print(row.append_text(line[-1]), soft_wrap=True)
+            else:
+                self._console.print(row, soft_wrap=True)
+                self._console.print(Padding(line[-1], (0, 0, 0, INDENT)))
 
     def text(self) -> str:
         lines = self._buffer.getvalue().splitlines()

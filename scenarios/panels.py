@@ -189,9 +189,8 @@ def faults_panel(view: RunView, glyphs: Glyphs) -> Panel:
         ]
 
     wants = max(1, len(faults))
-    return Panel(
-        "faults", draw, least=min(2, wants), good=min(4, wants), wants=wants, notes=(f"{len(faults)} so far",)
-    )
+    notes = (f"{len(faults)} so far",) if faults else ()
+    return Panel("faults", draw, least=min(2, wants), good=min(4, wants), wants=wants, notes=notes)
 
 
 def sagas_panel(view: RunView, glyphs: Glyphs, width: int) -> Panel:
@@ -203,7 +202,8 @@ def sagas_panel(view: RunView, glyphs: Glyphs, width: int) -> Panel:
     wants = max(1, len(parked) + len(stalled) + len(busy) + len(ended))
 
     def draw(rows: int) -> list[Text]:
-        shown = [*parked, *stalled][:rows]
+        kept = rows // 3 if busy or ended else 0  # many parked ones must not hide all the others
+        shown = [*parked, *stalled][: rows - kept]
         rows -= len(shown)
         quiet = min(len(ended), max(rows // 3, rows - len(busy)))
         shown += busy[: rows - quiet] + ended[:quiet]

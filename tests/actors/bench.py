@@ -107,10 +107,10 @@ class Peer:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         for envelope in codec.decode(delivery.payload):
-            self._on_message(from_envelope(envelope))
+            self._on_message(delivery.subject, from_envelope(envelope))
         delivery.ack()
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, subject: str, message: Message) -> None:
         self.heard_at[id(message)] = self._loop.time()
         lists: dict[type, list[Any]] = {
             Command: self.commands,
@@ -121,14 +121,10 @@ class Peer:
         }
         lists[type(message)].append(message)
         if isinstance(message, Command):
-            self._answer(message)
-
-    def _answer(self, command: Command) -> None:
-        for rule in self.rules.values():
-            answer = rule(command)
+            rule = self.rules.get(subject.rpartition(".")[2])
+            answer = rule(message) if rule is not None else None
             if answer is not None:
-                self.reply(command, *answer)
-                return
+                self.reply(message, *answer)
 
     def _on_dead_letter(self, delivery: Delivery) -> None:
         for envelope in codec.decode(delivery.payload):

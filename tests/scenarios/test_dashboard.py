@@ -162,6 +162,16 @@ def test_parked_on_top(width: int, height: int) -> None:
     assert "1 parked · 1 stalled" in lines[2]
 
 
+def test_many_parked() -> None:
+    """However many are parked, some of the others can be seen."""
+    view = with_parked()
+    view.parked = {f"01a2050f0000-s7-{i:07d}": "the carrier is on strike" for i in range(500)}
+    lines = screen(view, 80, 24)
+    assert sum("parked: the carrier" in line for line in lines) >= 3
+    assert any(saga_id(0) in line for line in lines)
+    assert "500 parked" in lines[2]
+
+
 def test_before_the_load() -> None:
     """While the nodes start, the screen says so, and has the lines that it will have."""
     lines = screen(empty(), 80, 24)

@@ -1,6 +1,8 @@
 """`inspect`: what it tells of a run's directory is what the coordinator has saved there."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from actors.record import Record, change, new_record, save
 from actors.state import Answered, Begin, Cancel, Event, Outcome, TimedOut, Verb, waiting_for
 from persistence import snapshots
 from persistence.environment import Environment
+from persistence.errors import CorruptError
 from persistence.opening import META, SCHEMA_KEY
 from persistence.transaction import Transaction
+from scenarios import inspection
 from scenarios.inspection import Inspector
 from scenarios.inspection_text import inspect
 from scenarios.scenario import COORDINATOR, ScenarioError
@@ -141,9 +145,6 @@ def test_overview_text(data: Path) -> None:
 
 def test_beside_a_writer(tmp_path: Path) -> None:
     """What a live coordinator commits is seen by the next look, from another process as well."""
-    import subprocess
-    import sys
-
     coordinator = Coordinator(tmp_path)
     coordinator.begin(RUNNING)
     command = [sys.executable, run_sim.__file__, "inspect", str(tmp_path), "--json"]
@@ -276,8 +277,6 @@ def test_bad_words(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_damage_of_a_writer(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like damage while a writer commits is not held against the database."""
-    from persistence.errors import CorruptError
-    from scenarios import inspection
 
     def commit_and_complain(*_: object) -> None:
         store(data, lambda tx: snapshots.park(tx, RUNNING, b"\x92\x00\xa1x"))

@@ -1,0 +1,396 @@
+"""A service executes each command once in effect, whatever comes, how often and in which order."""
+
+import logging
+
+import pytest
+
+from actors.handlers import HandlersError, handlers_of
+from actors.messages import Command, StartAnswer, StartSaga, to_envelope
+from actors.service import LedgerLimits, _Arrived
+from actors.state import Outcome, Verb
+from broker import codec, subjects
+from persistence import ledger
+from tests.actors.bench import Bench, saga_id
+from tests.actors.tills import CLERK, ONE, Shop, Till
+from tests.broker.fakes import FakeDelivery
+
+DONE, REFUSED, FAULTED, KEPT = Outcome.DONE, Outcome.REFUSED, Outcome.FAULTED, Outcome.KEPT
+
+
+def open_shop(bench: Bench, limits: LedgerLimits | None = None) -> Shop:
+    till = Till()
+    bench.peer.listen(subjects.replies(CLERK))
+    return Shop(bench, bench.services(lambda: [till], limits=limits), till)
+
+
+@pytest.fixture
+def shop(bench: Bench) -> Shop:
+    return open_shop(bench)
+
+
+def test_a_command_is_answered(shop: Shop) -> None:
+    """The reply names the command it answers, its attempt and epoch, and carries what the handler returned."""
+    command = shop.command(ONE, payload=7, attempt=3, epoch=9)
+    (reply,) = shop.send(command)
+    assert (reply.saga_id, reply.step, reply.verb, reply.round) == (ONE, "step", Verb.DO, 0)
+    assert (reply.attempt, reply.epoch, reply.outcome, reply.value) == (3, 9, DONE, {"amount": 7})
+
+
+@pytest.mark.parametrize("payload", [5, -5])
+def test_duplicates_get_the_same_answer_and_have_one_effect(shop: Shop, payload: int) -> None:
+    """In one batch or in many, a command has its effect once and is always answered in the same words."""
+    replies = shop.send(*(shop.command(ONE, payload=payload, attempt=attempt) for attempt in (1, 1, 2)))
+    replies += shop.send(shop.command(ONE, payload=payload, attempt=3))
+    assert len({(reply.outcome, repr(reply.value)) for reply in replies}) == 1
+    assert [reply.attempt for reply in replies] == [1, 1, 2, 3]
+    assert shop.counts(ONE) == ({"take": 1} if payload > 0 else None)
+    assert shop.node.counters["duplicates_suppressed"] == 3
+
+
+def test_an_undo_gets_what_its_action_recorded(shop: Shop) -> None:
+    """A compensation sees the action's result, runs once, and the do that comes after it is refused."""
+    shop.send(shop.command(ONE, payload=7))
+    assert shop.outcome(shop.undo(ONE)) == (DONE, None)
+    assert shop.outcome(shop.undo(ONE, attempt=2)) == (DONE, None)
+    assert shop.row("notes", ONE) == {"amount": 7}
+    assert shop.counts(ONE) == {"take": 1, "give_back": 1}
+    assert shop.outcome(shop.command(ONE, attempt=2))[0] is REFUSED
+
+
+def test_an_undo_before_its_do_leaves_a_tombstone(shop: Shop) -> None:
+    """An undo without its do does nothing and is done; the late do is refused, for ever."""
+    assert shop.outcome(shop.undo(ONE)) == (DONE, "tombstoned")
+    assert shop.outcome(shop.command(ONE))[0] is REFUSED
+    assert shop.outcome(shop.command(ONE, attempt=2, round_=1))[0] is REFUSED
+    assert shop.counts(ONE) is None
+    assert shop.node.counters["tombstones"] == 1
+
+
+def test_undo_and_do_in_one_batch_keep_their_order(shop: Shop) -> None:
+    """Within a batch each command sees the ledger as the one before has left it."""
+    other = saga_id("other")
+    replies = shop.send(shop.undo(ONE), shop.command(ONE), shop.command(other), shop.undo(other))
+    assert [reply.outcome for reply in replies] == [DONE, REFUSED, DONE, DONE]
+    assert (shop.counts(ONE), shop.counts(other)) == (None, {"take": 1, "give_back": 1})
+
+
+def test_a_refusal_touches_no_other_command_of_its_batch(shop: Shop) -> None:
+    """A refused or faulted command leaves nothing it had written; the others of the batch are as if it were not."""
+    ids = [saga_id(f"s{number}") for number in range(3)]
+    shop.till.throws = lambda command: command.saga_id == ids[2]
+    replies = shop.send(shop.command(ids[0]), shop.command(ids[1], payload=-1), shop.command(ids[2]))
+    assert [reply.outcome for reply in replies] == [DONE, REFUSED, FAULTED]
+    assert [shop.row("notes", one) for one in ids] == ["was here", None, None]
+    assert [shop.counts(one) for one in ids] == [{"take": 1}, None, None]
+    assert len({shop.node.environment.epoch}) == 1
+
+
+def test_a_fault_is_not_in_the_ledger(shop: Shop) -> None:
+    """What throws is rolled back, says what it threw, and is executed when it is asked again."""
+    shop.till.throws = lambda command: command.attempt == 1
+    assert shop.outcome(shop.command(ONE)) == (FAULTED, "RuntimeError: the drawer is stuck")
+    with shop.node.environment.read() as tx:
+        assert ledger.get(tx, "till", ONE, "step") is None
+    assert shop.row("notes", ONE) is None
+    assert shop.outcome(shop.command(ONE, attempt=2)) == (DONE, {"amount": 5})
+    assert shop.counts(ONE) == {"take": 1}
+
+
+def test_a_refused_command_runs_again_in_a_new_round(shop: Shop) -> None:
+    """The same round gets the recorded refusal; a new one, which a person asked for, is executed."""
+    assert shop.outcome(shop.command(ONE, payload=-5))[0] is REFUSED
+    assert shop.outcome(shop.command(ONE, payload=5, attempt=2)) == (REFUSED, "not an amount: -5")
+    assert shop.outcome(shop.command(ONE, payload=5, round_=1))[0] is DONE
+    assert shop.outcome(shop.command(ONE, payload=-5, attempt=3))[0] is DONE
+    assert shop.counts(ONE) == {"take": 1}
+
+
+def test_a_refused_undo_leaves_the_step_done(shop: Shop) -> None:
+    """Refused once, an undo stays refused in its round; in the next it runs with what the action recorded."""
+    shop.send(shop.command(ONE))
+    never = shop.undo(ONE, payload="never")
+    assert shop.outcome(never) == (REFUSED, "not today")
+    assert shop.outcome(shop.undo(ONE, attempt=2)) == (REFUSED, "not today")
+    again = Command(ONE, "step", Verb.UNDO, "give_back", 1, 1, None, CLERK, 1)
+    assert shop.outcome(again) == (DONE, None)
+    assert shop.counts(ONE) == {"take": 1, "give_back": 1}
+
+
+def test_a_pivot_is_settled(shop: Shop) -> None:
+    """An undo that names no compensation asks: done already and kept, or never done and now it never will be."""
+    shop.send(shop.command(ONE, payload=7))
+    assert shop.outcome(shop.undo(ONE, "")) == (KEPT, {"amount": 7})
+    assert shop.outcome(shop.undo(ONE, "", attempt=2)) == (KEPT, {"amount": 7})
+    never = saga_id("never")
+    assert shop.outcome(shop.undo(never, "")) == (DONE, "tombstoned")
+    assert shop.outcome(shop.command(never))[0] is REFUSED
+    assert (shop.counts(ONE), shop.counts(never)) == ({"take": 1}, None)
+
+
+def test_an_unconditional_compensation_runs_once_even_if_nothing_was_done(shop: Shop) -> None:
+    """It runs with nothing recorded, leaves the tombstone in the same transaction, and never runs again."""
+    assert shop.outcome(shop.undo(ONE, "release"))[0] is DONE
+    assert shop.outcome(shop.undo(ONE, "release", attempt=2))[0] is DONE
+    assert shop.row("notes", ONE) == ["released", None]
+    assert shop.counts(ONE) == {"release": 1}
+    assert shop.outcome(shop.command(ONE))[0] is REFUSED
+    done = saga_id("done")
+    shop.send(shop.command(done, payload=7), shop.undo(done, "release"))
+    assert shop.row("notes", done) == ["released", {"amount": 7}]
+
+
+def test_an_unconditional_compensation_that_throws_leaves_no_tombstone(shop: Shop) -> None:
+    """Until it has run nothing says that the step was undone: it is tried again."""
+    shop.till.throws = lambda command: command.attempt == 1
+    assert shop.outcome(shop.undo(ONE, "release"))[0] is FAULTED
+    assert shop.outcome(shop.undo(ONE, "release", attempt=2))[0] is DONE
+    assert shop.counts(ONE) == {"release": 1}
+
+
+def test_an_unknown_handler_is_a_fault(shop: Shop) -> None:
+    """A command for what the service does not have is a fault that names it, not a refusal: it may come with time."""
+    outcome, value = shop.outcome(shop.command(ONE, "fly"))
+    assert (outcome, value) == (FAULTED, "LookupError: service 'till' has no action 'fly'")
+    shop.send(shop.command(ONE, attempt=2))
+    assert shop.outcome(shop.undo(ONE, "land"))[0] is FAULTED
+
+
+@pytest.mark.parametrize(
+    "boundary", ["commit.before", "commit.after", "publish.before", "publish.after", "ack.before"]
+)
+def test_after_a_crash_the_command_comes_again(bench: Bench, boundary: str) -> None:
+    """Wherever a service dies, its command comes again, has had its effect once, and is answered."""
+    shop = open_shop(bench)
+
+    def probe(reached: str, _things: object) -> None:
+        if reached == boundary:
+            shop.node.crash_here()
+
+    shop.node.crash()
+    shop.node.probe = probe
+    shop.node.start()
+    bench.peer.send(subjects.command("till"), shop.command(ONE))
+    bench.until(lambda: not shop.node.up)
+    replies_before = len(bench.peer.replies)
+    shop.node.probe = None
+    shop.node.start()
+    bench.until(lambda: bench.held("SAGA_COMMAND") == 0)
+    bench.run_for(1.0)
+    assert len(bench.peer.replies) > replies_before or boundary in ("publish.after", "ack.before")
+    assert {(reply.outcome, str(reply.value)) for reply in bench.peer.replies} == {(DONE, "{'amount': 5}")}
+    assert shop.counts(ONE) == {"take": 1}
+    assert shop.node.counters["duplicates_suppressed"] == (0 if boundary == "commit.before" else 1)
+
+
+def test_a_command_is_acknowledged_only_when_its_reply_is_stored(bench: Bench) -> None:
+    """While the broker does not take the reply, the command stays with the broker."""
+    shop = open_shop(bench)
+    bench.run_for(1.0)
+    bench.peer.send(subjects.command("till"), shop.command(ONE))
+    bench.until(lambda: shop.node.node is not None and shop.node.node.committer.works > 0)
+    bench.broker.partition("services", to_client=False)
+    bench.run_for(20.0)
+    assert (bench.held("SAGA_COMMAND"), bench.peer.replies) == (1, [])
+    bench.broker.heal("services")
+    bench.until(lambda: bench.peer.replies)
+    assert shop.counts(ONE) == {"take": 1}
+
+
+def test_a_slow_command_is_put_off_alone(shop: Shop) -> None:
+    """A delay puts its own command off and no other of the batch; the batch is acknowledged when all is answered."""
+    slow, quick = saga_id("slow"), saga_id("quick")
+    shop.till.delays = lambda command: 2.0 if command.saga_id == slow else 0.0
+    shop.bench.peer.send(subjects.command("till"), shop.command(slow), shop.command(quick))
+    shop.bench.until(lambda: len(shop.bench.peer.replies) == 1)
+    assert shop.bench.peer.replies[0].saga_id == quick
+    assert shop.bench.loop.time() < 0.1
+    shop.bench.run_for(1.0)
+    assert shop.bench.held("SAGA_COMMAND") == 1
+    shop.bench.until(lambda: len(shop.bench.peer.replies) == 2)
+    assert shop.bench.loop.time() > 2.0
+    shop.bench.run_for(0.1)
+    assert shop.bench.held("SAGA_COMMAND") == 0
+
+
+def test_a_delay_that_throws_delays_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in `delay_seconds` is logged; the command is executed, and the service lives."""
+
+    def throws(_: Command) -> float:
+        raise ZeroDivisionError
+
+    shop.till.delays = throws
+    with caplog.at_level(logging.ERROR):
+        assert shop.outcome(shop.command(ONE))[0] is DONE
+    assert "delay_seconds" in caplog.text
+
+
+class Unspeakable(Exception):  # noqa: N818 - the point is its message
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("error", [Unspeakable(), OSError("caf\udce9 not found")])
+def test_a_reason_that_cannot_be_told_is_no_worse(shop: Shop, error: Exception) -> None:
+    """An error whose text cannot be made or encoded is a fault like any other, and harms no other command."""
+    other = saga_id("other")
+
+    def throws(command: Command) -> bool:
+        if command.saga_id == ONE:
+            raise error
+        return False
+
+    shop.till.throws = throws
+    replies = shop.send(shop.command(ONE), shop.command(other))
+    assert [reply.outcome for reply in replies] == [FAULTED, DONE]
+    assert str(replies[0].value).startswith(type(error).__name__)
+
+
+# --- the outbox -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_service_starts_is_sent_until_it_is_answered(bench: Bench) -> None:
+    """A start goes out with its cause's commit, again and again under growing waits, and no more once answered."""
+    shop = open_shop(bench)
+    bench.peer.listen(subjects.starts())
+    assert shop.outcome(shop.command(ONE, "open_shop", "input"))[0] is DONE
+    bench.until(lambda: bench.peer.starts)
+    assert bench.peer.starts == [StartSaga(ONE, "trip", "input", "till")]
+    bench.run_for(100.0)
+    sent = shop.node.counters["outbox_resent"]
+    assert 3 <= sent <= 6
+    bench.peer.send(subjects.command("till"), StartAnswer(ONE, accepted=True))
+    bench.run_for(1.0)
+    assert bench.held("SAGA_COMMAND") == 0
+    bench.run_for(300.0)
+    assert shop.node.counters["outbox_resent"] == sent
+    assert shop.counts(ONE) == {"open_shop": 1}
+
+
+def test_the_outbox_survives_a_crash(bench: Bench) -> None:
+    """A start that was committed and never sent is sent by the next life; one that was answered is not."""
+    shop = open_shop(bench)
+    answered = saga_id("answered")
+    shop.send(shop.command(answered, "open_shop"))
+    bench.peer.send(subjects.command("till"), StartAnswer(answered, accepted=True))
+    bench.run_for(1.0)
+    shop.node.crash()
+    shop.node.probe = lambda reached, _: shop.node.crash_here() if reached == "commit.after" else None
+    shop.node.start()
+    bench.peer.listen(subjects.starts())
+    bench.run_for(1.0)
+    bench.peer.starts.clear()
+    bench.peer.send(subjects.command("till"), shop.command(ONE, "open_shop"))
+    bench.until(lambda: not shop.node.up)
+    shop.node.probe = None
+    shop.node.start()
+    bench.until(lambda: bench.peer.starts)
+    assert [start.saga_id for start in bench.peer.starts] == [ONE]
+
+
+def test_a_refused_action_starts_nothing(shop: Shop) -> None:
+    """What a handler starts before it refuses is rolled back with everything else."""
+    shop.bench.peer.listen(subjects.starts())
+    assert shop.outcome(shop.command(ONE, "open_shop", "refuse"))[0] is REFUSED
+    shop.bench.run_for(100.0)
+    assert shop.bench.peer.starts == []
+
+
+def test_a_rejected_start_is_told_once(shop: Shop) -> None:
+    """`start_rejected` runs once, with the reason, however often the answer comes; a stray answer is a no-op."""
+    shop.send(shop.command(ONE, "open_shop"))
+    stray = saga_id("stray")
+    for _ in range(2):
+        answers = [StartAnswer(one, accepted=False, reason="no such saga") for one in (ONE, stray)]
+        shop.bench.peer.send(subjects.command("till"), *answers)
+        shop.bench.run_for(40.0)
+    assert shop.counts(ONE) == {"open_shop": 1, "start_rejected": 1}
+    assert shop.row("notes", ONE) == "no such saga"
+    assert shop.counts(stray) is None
+
+
+def test_a_stopped_service_sends_no_more(shop: Shop) -> None:
+    """Stopped in good order while a start is under way, a service leaves no timer behind that sends it again."""
+    assert shop.node.node is not None
+    shop.bench.peer.send(subjects.command("till"), shop.command(ONE, "open_shop"))
+    works = shop.node.node.committer.works
+    shop.bench.until(lambda: shop.node.node is not None and shop.node.node.committer.pending > 0)
+    for ref in shop.node.actors:
+        ref.stop(block=False)
+    shop.bench.until(lambda: shop.node.node is not None and shop.node.node.committer.works > works)
+    shop.bench.run_for(100.0)
+    assert shop.node.counters["outbox_resent"] == 0
+
+
+# --- pruning ----------------------------------------------------------------------------------------------------
+
+
+def test_a_saga_older_than_the_ledger_is_refused(bench: Bench) -> None:
+    """Pruning opens no door: what comes for a saga whose entries are gone is refused and has no effect."""
+    shop = open_shop(bench, LedgerLimits(keep_seconds=100.0, prune_interval_seconds=10.0, prune_slice=2))
+    ids = [saga_id(f"s{number}") for number in range(5)]
+    shop.send(*(shop.command(one) for one in ids))
+    bench.run_for(120.0)
+    with shop.node.environment.read() as tx:
+        assert list(ledger.scan(tx, "till")) == []
+    young = saga_id("young", at_seconds=119.0)
+    replies = shop.send(*(shop.command(one, attempt=2) for one in ids), shop.command(young))
+    assert [reply.outcome for reply in replies] == [REFUSED] * 5 + [DONE]
+    assert [shop.counts(one) for one in ids] == [{"take": 1}] * 5
+    shop.node.crash()
+    shop.node.start()
+    assert shop.outcome(shop.command(ids[0], attempt=3))[0] is REFUSED
+
+
+def test_pruning_and_a_late_duplicate_in_one_commit(bench: Bench) -> None:
+    """A duplicate that is committed together with the pruning of its saga finds the horizon raised already."""
+    shop = open_shop(bench, LedgerLimits(keep_seconds=100.0, prune_interval_seconds=110.0))
+    shop.send(shop.command(ONE))
+    assert shop.node.node is not None
+    committer = shop.node.node.committer
+    submit = committer.submit
+    late: list[bool] = []
+
+    def submit_both(work: object, done: object, about: object = None) -> None:
+        submit(work, done, about)  # type: ignore[arg-type]
+        if about is None and not late:  # the pruning
+            late.append(True)
+            shop.node.actors[0].tell(_arrival(shop, attempt=2))
+
+    committer.submit = submit_both  # type: ignore[method-assign]
+    bench.run_for(115.0)
+    assert late == [True]
+    assert shop.counts(ONE) == {"take": 1}
+    assert bench.peer.replies[-1].outcome is REFUSED
+
+
+def _arrival(shop: Shop, attempt: int) -> object:
+    """Mail as the broker's subscription would make it: a late duplicate of the till's first command."""
+    envelope = codec.encode_envelope(to_envelope(shop.command(ONE, attempt=attempt)))
+    return _Arrived(FakeDelivery(payload=codec.join([envelope])))
+
+
+# --- strangers --------------------------------------------------------------------------------------------------
+
+
+def test_strange_mail_becomes_a_dead_letter(bench: Bench) -> None:
+    """Garbage and messages that are nothing for a service are set aside; the commands beside them are executed."""
+    shop = open_shop(bench)
+    bench.peer.publish(subjects.command("till"), b"\xc1 garbage")
+    bench.peer.send(subjects.command("till"), StartSaga(ONE, "trip", None, "till"), shop.command(ONE))
+    bench.until(lambda: len(bench.peer.dead) == 2 and bench.peer.replies)
+    assert any("a StartSaga is nothing for a service" in reason for reason in bench.peer.dead)
+    bench.run_for(60.0)
+    assert bench.held("SAGA_COMMAND") == 0
+    assert shop.counts(ONE) == {"take": 1}
+    assert shop.node.counters["dead_letters"] == 2
+
+
+def test_a_service_without_actions_is_a_mistake() -> None:
+    """A class with no method marked as an action is refused by name."""
+
+    class Nothing:
+        name = "nothing"
+        tables = ()
+
+    with pytest.raises(HandlersError, match="'nothing' \\(Nothing\\) has no method marked @action"):
+        handlers_of(Nothing())
