@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Coroutine, Sequence
@@ -195,9 +196,9 @@ def _run(options: argparse.Namespace) -> int:
     run = Run(scenario, run_options, _say if plain else _ignore)
     try:
         result = asyncio.run(_watched(run, plain))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         print(f"stopped; go on with: run_sim.py run {options.name} --data {run_options.data}", file=sys.stderr)
-        raise
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
     for line in summary(result, run.view):
         print(line)
     if options.json is not None:
@@ -212,6 +213,9 @@ async def _watched(run: Run, plain: bool) -> Result:
     _say(opening(run.view))
     watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
     watching = asyncio.create_task(watcher)
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C: stop, resumable
     try:
         return await run.go()
     finally:

@@ -117,7 +117,7 @@ def from_envelope(envelope: Sequence[object]) -> Message:
     kind = envelope[1] if len(envelope) > 1 else None
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise MessageError(f"{kind!r} is no kind of message")
+        raise MessageError(f"{kind!r:.80} is no kind of message")
     read, size = reader
     if len(envelope) != size:
         raise MessageError(f"a {kind!r} message has {size} fields, not {len(envelope)}")

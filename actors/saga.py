@@ -14,6 +14,7 @@ from actors.dispatch import EventActor, Timer
 from actors.machine import ImpossibleEventError
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
 from actors.node import Node
+from actors.outbox import start_subject
 from actors.record import Record, Transition, advance, save, seal
 from actors.state import (
     Answered,
@@ -32,7 +33,7 @@ from actors.state import (
     waiting_for,
 )
 from broker import subjects
-from broker.codec import encode_envelope, unpack
+from broker.codec import encode_envelope, pack, unpack
 from broker.receipt import Receipt
 from persistence.errors import StorageError
 
@@ -132,7 +133,7 @@ class SagaActor(EventActor):
         self._stop_timer()
         self._unsaved.clear()  # its causes are not acknowledged, and come again
         assert exception_value is not None
-        self._supervisor.tell(Crashed(self._record, exception_value))
+        self._report(Crashed(self._record, exception_value))
 
     def on_stop(self) -> None:
         self.on_turn_end()
@@ -160,8 +161,7 @@ class SagaActor(EventActor):
 
         def saved(_: object, error: BaseException | None) -> None:
             if error is None:
-                self._node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
-                receipt.release()
+                send_answer(self._node, start, answer, receipt)
             else:
                 receipt.fail()
 
@@ -229,7 +229,7 @@ class SagaActor(EventActor):
                 if receipt is not None:
                     receipt.fail()
             if not isinstance(error, StorageError):
-                self._supervisor.tell(Crashed(self._record, error))
+                self._crash(error)
             return
         for transition, outgoing, receipt in unsaved:
             for send, command in outgoing:
@@ -250,9 +250,9 @@ class SagaActor(EventActor):
         event = Lifecycle(record.saga_id, record.definition, notice.value, node.now(), reason)
         node.batcher.send(event_subject(record.definition), to_envelope(event), receipt)
         if notice is Notice.PARKED or notice is Notice.UNPARKED:
-            self._supervisor.tell(ParkChanged(record.saga_id, notice is Notice.PARKED))
+            self._report(ParkChanged(record.saga_id, notice is Notice.PARKED))
         elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
-            self._supervisor.tell(Ended(record.saga_id))
+            self._report(Ended(record.saga_id))
 
     def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
         """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
@@ -311,9 +311,17 @@ class SagaActor(EventActor):
             self._apply(event, None)
             self.on_turn_end()
         except Exception as error:
-            # A timer is no mail, so Pykka does not see this: fail in the way that it would.
-            self.actor_stopped.set()
-            self.on_failure(type(error), error, error.__traceback__)
+            self._crash(error)
+
+    def _report(self, mail: Crashed | ParkChanged | Ended) -> None:
+        """Tell the supervisor; in a node that is being stopped it is gone before the last commits are."""
+        if self._supervisor.is_alive():
+            self._supervisor.tell(mail)
+
+    def _crash(self, error: BaseException) -> None:
+        """Outside of mail Pykka does not see a failure: fail in the way that it would."""
+        self.actor_stopped.set()
+        self.on_failure(type(error), error, error.__traceback__)
 
     # --- the log ---------------------------------------------------------------------------------------------
 
@@ -350,9 +358,22 @@ class SagaActor(EventActor):
 
 def answer_start(record: Record, start: StartSaga) -> StartAnswer:
     """What a start of a saga that exists is answered: the same saga again is accepted again, another one is not."""
-    same = record.definition == start.definition and unpack(record.input_packed) == start.input
+    # Bytes first: a NaN does not equal itself. Values then: another encoder may order a map otherwise.
+    same_input = pack(start.input) == record.input_packed or unpack(record.input_packed) == start.input
+    same = record.definition == start.definition and same_input
     reason = "" if same else "another saga has this id already"
     return StartAnswer(start.saga_id, same, reason)
+
+
+def send_answer(node: Node, start: StartSaga, answer: StartAnswer, receipt: Receipt) -> None:
+    """Answer a start and let go of one hold of its receipt; one that is refused is a dead letter too."""
+    if start.sender:
+        node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
+    if answer.accepted:
+        receipt.release()
+    else:
+        raw = encode_envelope(to_envelope(start))
+        node.dead_letter(f"refused to start: {answer.reason}", start_subject(start.definition), raw, receipt)
 
 
 def _is_current(state: State, send: Send) -> bool:

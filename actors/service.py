@@ -69,8 +69,6 @@ def service_tables(handlers: ServiceHandlers) -> tuple[str, ...]:
 class Service(EventActor):
     """One service: takes commands from its own durable consumer, executes each once in effect, and replies."""
 
-    messages_a_turn = 1  # a delivery holds many commands: let those of one be committed before the next is opened
-
     def __init__(self, node: Node, handlers: ServiceHandlers, limits: LedgerLimits | None = None) -> None:
         super().__init__(node.loop)
         self._node = node

@@ -12,9 +12,8 @@ from pykka.messages import _ActorStop
 from actors.definition import Saga
 from actors.dispatch import EventActor, Timer
 from actors.ids import id_floor, is_id
-from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
+from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
-from actors.outbox import start_subject
 from actors.record import Record, SnapshotError, change, from_snapshot, new_record, save
 from actors.saga import (
     BeginAgain,
@@ -27,6 +26,7 @@ from actors.saga import (
     answer_start,
     command_subject,
     event_subject,
+    send_answer,
 )
 from actors.state import Hold, Notice, initial, is_parked, waiting_for
 from broker import subjects
@@ -67,6 +67,13 @@ class _Reloaded:
     stored: snapshots.Stored | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Mail for the supervisor: a saga is saved as parked whole."""
+
+    saga_id: str
+
+
 class _RehydrateOn:
     """Mail for the supervisor: go on with the next page."""
 
@@ -77,8 +84,6 @@ class _Prune:
 
 class SagaSupervisor(EventActor):
     """The one that knows which sagas there are. `definitions` maps names to what the running code knows."""
-
-    messages_a_turn = 16  # a delivery holds many messages: let the sagas of one start before the next is opened
 
     def __init__(self, node: Node, definitions: Mapping[str, Saga], limits: Limits | None = None) -> None:
         super().__init__(node.loop)
@@ -114,7 +119,8 @@ class SagaSupervisor(EventActor):
         if self._prune_timer is not None:
             self._prune_timer.cancel()
         for ref in self._sagas.values():
-            ref.tell(_ActorStop())
+            if ref.is_alive():
+                ref.tell(_ActorStop())
 
     def on_receive(self, message: object) -> object:
         return self._HANDLERS[type(message)](self, message)
@@ -126,7 +132,8 @@ class SagaSupervisor(EventActor):
     # --- mail from the broker --------------------------------------------------------------------------------
 
     def _arrived(self, delivery: Delivery) -> None:
-        self.actor_ref.tell(_Arrived(delivery))
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(_Arrived(delivery))
 
     def _on_arrived(self, mail: _Arrived) -> None:
         receipt, messages = self._node.open(mail.delivery)
@@ -192,9 +199,15 @@ class SagaSupervisor(EventActor):
         elif saga_id in self._queued:
             self._queued[saga_id][1].append(receipt)
         else:
-            answer = self._answer_without_actor(start)
+            try:
+                answer = self._answer_without_actor(start)
+            except SnapshotError as error:
+                # It is here and cannot be read, so its answer cannot be known: let the sender ask again.
+                self._park_untouched(saga_id, str(error))
+                receipt.release()
+                return
             if answer is not None:
-                self._answer(start, answer, receipt)
+                send_answer(self._node, start, answer, receipt)
             elif self.in_flight() >= self._limits.in_flight:
                 self._queued[saga_id] = (start, [receipt])
                 if self._start_subscription is not None:
@@ -203,7 +216,7 @@ class SagaSupervisor(EventActor):
                 self._start(start, [receipt])
 
     def _answer_without_actor(self, start: StartSaga) -> StartAnswer | None:
-        """The answer to a start that needs no new saga; None if one is to be started."""
+        """The answer to a start that needs no new saga; None if one is to be started. Raises SnapshotError."""
         if start.definition not in self._definitions:
             return StartAnswer(start.saga_id, False, f"no definition {start.definition!r} is known here")
         if not is_id(start.saga_id):
@@ -217,24 +230,14 @@ class SagaSupervisor(EventActor):
             return StartAnswer(start.saga_id, False, "the saga id is older than what is kept")
         return None
 
-    def _answer(self, start: StartSaga, answer: StartAnswer, receipt: Receipt) -> None:
-        if start.sender:
-            self._node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
-        if answer.accepted:
-            receipt.release()
-        else:
-            raw = encode_envelope(to_envelope(start))
-            self._node.dead_letter(
-                f"refused to start: {answer.reason}", start_subject(start.definition), raw, receipt
-            )
-
     def _start(self, start: StartSaga, receipts: list[Receipt]) -> None:
         saga = self._definitions[start.definition]
         try:
             record = new_record(saga, start.saga_id, start.input, start.sender, self._node.now())
         except CodecError as error:
             for receipt in receipts:
-                self._answer(start, StartAnswer(start.saga_id, False, f"its input cannot be kept: {error}"), receipt)
+                answer = StartAnswer(start.saga_id, False, f"its input cannot be kept: {error}")
+                send_answer(self._node, start, answer, receipt)
             return
         ref = self._spawn(saga, record)
         for receipt in receipts:
@@ -359,17 +362,22 @@ class SagaSupervisor(EventActor):
     def _on_reloaded(self, mail: _Reloaded) -> None:
         crashed, stored = mail.crashed, mail.stored
         saga_id = crashed.record.saga_id
-        waiting = self._restarting.pop(saga_id, [])
-        if stored is None or not stored.finished:
-            self._restart(crashed, stored)
-        for told in waiting:
+        if (stored is not None and stored.finished) or self._restart(crashed, stored):
+            self._deliver_waiting(saga_id)
+
+    def _on_held(self, mail: _Held) -> None:
+        self._deliver_waiting(mail.saga_id)
+
+    def _deliver_waiting(self, saga_id: str) -> None:
+        """Pass on what came while a saga could not be told."""
+        for told in self._restarting.pop(saga_id, []):
             if isinstance(told.message, StartSaga):
                 self._on_start_saga(told.message, told.receipt)
             else:
                 self._route(told)
 
-    def _restart(self, crashed: Crashed, stored: snapshots.Stored | None) -> None:
-        """From its snapshot, or from its beginning if none was saved yet; but not for ever."""
+    def _restart(self, crashed: Crashed, stored: snapshots.Stored | None) -> bool:
+        """From its snapshot, or from its beginning if none was saved yet; but not for ever: False if it is held."""
         if stored is not None:
             record = from_snapshot(stored.snapshot)
         else:
@@ -382,10 +390,12 @@ class SagaSupervisor(EventActor):
             )
         if self._restarts_too_often(record.saga_id):
             self._hold(record, crashed.error)
-        elif stored is not None:
+            return False  # until that is saved it must not be woken from the snapshot before it
+        if stored is not None:
             self._revive(record.saga_id, stored.snapshot)
         else:
             self._spawn(self._definitions[record.definition], record).tell(BeginAgain())
+        return True
 
     def _restarts_too_often(self, saga_id: str) -> bool:
         now = self._node.loop.time()
@@ -397,11 +407,12 @@ class SagaSupervisor(EventActor):
     def _hold(self, record: Record, error: BaseException) -> None:
         """Park a saga whose actor raises again and again: as a whole, saved, and with the reason."""
         node, saga_id = self._node, record.saga_id
-        reason = f"its actor raised {type(error).__name__}: {error}"
+        reason = f"its actor raised {type(error).__name__}: {words_of(error)}"
         self._parked.add(saga_id)
         self._restarts.pop(saga_id, None)
         held = change(record, self._definitions[record.definition], Hold(), node.now(), reason)
         if held is None:
+            self.actor_ref.tell(_Held(saga_id))
             return  # it is saved as held already: its actor raised while it was being resumed
         logger.warning("%s: parked: %s", saga_id, reason, extra={"saga_id": saga_id})
 
@@ -413,6 +424,8 @@ class SagaSupervisor(EventActor):
                 node.batcher.send(command_subject(record.sender), to_envelope(answer))
             event = Lifecycle(saga_id, record.definition, Notice.PARKED.value, node.now(), record.reason)
             node.batcher.send(event_subject(record.definition), to_envelope(event))
+            if self.actor_ref.is_alive():
+                self.actor_ref.tell(_Held(saga_id))
 
         node.committer.submit(partial(save, saga_id=saga_id, change=held), saved)
         self._start_queued()
@@ -441,6 +454,7 @@ class SagaSupervisor(EventActor):
         ParkChanged: _on_park_changed,
         Crashed: _on_crashed,
         _Reloaded: _on_reloaded,
+        _Held: _on_held,
         _RehydrateOn: _on_rehydrate,
         _Prune: _on_prune,
     }

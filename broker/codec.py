@@ -50,6 +50,7 @@ def join(encoded: Sequence[bytes]) -> bytes:
 def decode(payload: bytes) -> list[list[object]]:
     """Decode one message into its envelopes. Raises CodecError, and nothing else, whatever the bytes are."""
     message = _decode(payload, MAX_MESSAGE_BYTES)
+    _check(message, MAX_DEPTH)
     if type(message) is not list:
         raise CodecError(f"a message is an array of envelopes, not {_kind(message)}")
     for envelope in message:
@@ -72,7 +73,10 @@ def pack_checked(value: object) -> bytes:
 
 
 def unpack(stored: bytes) -> object:
-    """Decode a stored value. Raises CodecError, and nothing else, whatever the bytes are."""
+    """Decode a stored value. Raises CodecError, and nothing else, whatever the bytes are.
+
+    Its depth was checked when it was packed, by us; a stranger's bytes go through `decode`.
+    """
     return _decode(stored, MAX_VALUE_BYTES)
 
 
@@ -105,7 +109,6 @@ def _decode(payload: bytes, max_bytes: int) -> object:
         )
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise CodecError(f"not msgpack within our limits: {_reason(error)}") from None
-    _check(value, MAX_DEPTH)
     return value
 
 

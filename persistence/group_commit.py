@@ -74,7 +74,8 @@ class GroupCommit:
     after another one the group may or may not be on disk, which the next start finds out.
 
     `probe` is called within the job with "commit.before" and "commit.after" and what the works are about: a place
-    to crash. What it raises goes through the job to the runner.
+    to crash. What it raises goes through the job to the runner. `on_written` is called within the job when only the
+    disk is left to wait for.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class GroupCommit:
         *,
         probe: Probe | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
+        on_written: Callable[[], None] | None = None,
         retry_delay_seconds: float = 0.1,
         max_retry_delay_seconds: float = 5.0,
         max_group: int = 4096,
@@ -96,6 +98,7 @@ class GroupCommit:
         self._run_job = run_job
         self._probe = probe
         self._on_fatal = on_fatal
+        self._on_written = on_written
         self._retry_delay_seconds = retry_delay_seconds
         self._max_retry_delay_seconds = max_retry_delay_seconds
         self._max_group = max_group
@@ -171,6 +174,8 @@ class GroupCommit:
             abouts = [entry.about for entry in entries if entry.error is None] if self._probe else []
             if self._probe:
                 self._probe("commit.before", abouts)
+            if self._on_written is not None:
+                self._on_written()
         if self._probe:
             self._probe("commit.after", abouts)
 
@@ -256,11 +261,18 @@ def _call_done(entry: _Entry) -> None:
 
 
 class CommitThread:
-    """Runs jobs in order on one thread of its own, which the process need not wait for when it ends."""
+    """Runs jobs in order on one thread of its own, which the process need not wait for when it ends.
+
+    The loop waits until a job has `written`, and goes on while the disk works. Both threads would have the
+    interpreter's lock by turns otherwise, handed over at each call into LMDB: 2,000 puts that take 2 ms alone took 560 ms
+    beside a busy loop. So the loop gives up nothing, and the lock changes hands twice a group.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
+        self._loop_may_go_on = threading.Semaphore(0)
+        self._is_written = True
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
@@ -269,6 +281,13 @@ class CommitThread:
         if self._closed:
             raise RuntimeError("the commit thread is closed")
         self._jobs.put((job, done))
+        self._loop_may_go_on.acquire()
+
+    def written(self) -> None:
+        """Within a job: let the loop go on. The end of a job does so too."""
+        if not self._is_written:
+            self._is_written = True
+            self._loop_may_go_on.release()
 
     def close(self, timeout_seconds: float = 10.0) -> None:
         """Finish the jobs already given and end the thread; a disk that hangs is waited for no longer than this."""
@@ -279,7 +298,9 @@ class CommitThread:
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             job, done = item
+            self._is_written = False
             outcome = _outcome(job)
+            self.written()
             try:
                 self._loop.call_soon_threadsafe(done, outcome)
             except RuntimeError:

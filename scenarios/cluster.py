@@ -54,6 +54,7 @@ class Cluster:
     _server_task: asyncio.Task[None] | None = None
     _server_down_seconds: float = RESTART_SECONDS
     _server_expected: bool = False
+    _server_restarts: int = 0
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -76,6 +77,8 @@ class Cluster:
         return member is not None and member.process is not None and member.process.returncode is None
 
     def restarts(self, role: str) -> int:
+        if role == BROKER:
+            return self._server_restarts
         member = self._members.get(role)
         return max(0, member.starts - 1) if member else 0
 
@@ -181,6 +184,7 @@ class Cluster:
             except BrokerError as error:
                 self.failure = ClusterError(str(error))
                 return
+            self._server_restarts += 1
             self._server_expected, self._server_down_seconds = False, RESTART_SECONDS
 
     def _note(self, kill: Kill) -> None:

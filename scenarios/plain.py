@@ -48,6 +48,6 @@ def summary(result: Result, view: RunView) -> list[str]:
     lines += [f"fault: {fault}" for fault in result.faults_injected]
     lines += [f"{service}: {line}" for service, book in view.books.items() for line in book]
     lines += [f"violation: {violation}" for violation in result.violations]
-    again = f"run_sim.py run {view.scenario} --orders {result.orders} --seed {result.seed}"
+    again = f"run_sim.py run {view.reference or view.scenario} --orders {result.orders} --seed {result.seed}"
     lines += [f"data and logs: {view.data}", f"again: {again}", f"verdict: {result.verdict}"]
     return lines

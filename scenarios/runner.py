@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from actors.record import Record, from_snapshot, stalled
+from actors.record import Record, SnapshotError, from_snapshot, stalled
 from broker.jetstream import JetStream
 from broker.port import BrokerError
 from broker.server import EmbeddedServer
@@ -29,7 +29,7 @@ URL_FILE = "broker.url"
 WATCH_SECONDS = 0.2
 PARKED_PATIENCE_SECONDS = 3.0  # how long nothing may move before sagas that are all parked end the run
 AUDIT_SECONDS = 0.5
-AUDIT_SHARE = 20.0  # of the time that the last audit took, before the next one
+AUDIT_SHARE = 50.0  # of the time that the last audit took, before the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Run:
             options.seed,
             options.orders,
             str(options.data),
+            options.reference,
             steps={name: [step.name for step in saga.steps] for name, saga in scenario.domain.sagas.items()},
         )
         self.interrupted = False
@@ -212,7 +213,7 @@ class Run:
             for role in (COORDINATOR, SERVICES)
             for name, count in _prefixed(role, read_stats(data, role)).items()
         }
-        with suppress(StorageError):
+        with suppress(StorageError, SnapshotError):
             await asyncio.to_thread(self._read_stores)
 
     def _step_states(self, record: Record) -> list[tuple[str, str]]:
@@ -226,7 +227,7 @@ class Run:
             phases: Counter[str] = Counter()
             states: dict[str, list[tuple[str, str]]] = {}
             late: dict[str, str] = {}
-            for saga_id, stored in snapshots.scan_active(tx, limit=500):
+            for saga_id, stored in snapshots.scan_active(tx, limit=200):
                 record = from_snapshot(stored)
                 phases[record.state.phase.name.lower()] += 1
                 states[saga_id] = self._step_states(record)

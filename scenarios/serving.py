@@ -118,7 +118,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     stack.callback(environment.close)
     thread = CommitThread(loop)
     stack.callback(thread.close)
-    committer = GroupCommit(environment, loop, thread, probe=probe, on_fatal=finish)
+    committer = GroupCommit(environment, loop, thread, probe=probe, on_fatal=finish, on_written=thread.written)
     jetstream = await serving.access.connect(f"sagasim-{serving.role}")
     stack.push_async_callback(jetstream.close)
     broker: Broker = jetstream

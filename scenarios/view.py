@@ -36,6 +36,7 @@ class RunView:
     seed: int
     orders: int
     data: str
+    reference: str = ""  # what names the scenario on the command line
     steps: dict[str, list[str]] = field(default_factory=dict)
     load: Load | None = None
     begun_at: float = field(default_factory=time.monotonic)

@@ -105,6 +105,7 @@ class SimulatedLoop:
 
     def __init__(self, seed: int | str, *, fifo: bool = False) -> None:
         self.steps = 0
+        self.running: NodeLoop | None = None  # whose callback runs just now
         self._random = Random(f"{seed}/loop")
         self._fifo = fifo
         self._now = 0.0
@@ -219,6 +220,7 @@ class SimulatedLoop:
         callback = work.callback
         assert callback is not None
         self.steps += 1
+        self.running = work.life
         try:
             callback(*work.args)
         except NodeCrashed:

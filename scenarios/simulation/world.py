@@ -88,7 +88,7 @@ class SimulatedWorld:
     def crash(self, node: SimulatedNode, down_seconds: float = 0.3) -> None:
         """Crash a node now; it starts again after a while."""
         node.crash()
-        self.loop.call_later(down_seconds, self._start, node)
+        self.loop.call_later(down_seconds, self.start, node)
 
     def crash_broker(self, down_seconds: float = 0.5, *, lose_tail_seconds: float = 0.0, wipe: bool = False) -> None:
         self.broker.crash(lose_tail_seconds=lose_tail_seconds, wipe=wipe)
@@ -103,7 +103,7 @@ class SimulatedWorld:
             self.broker.reconnect(name)
         for node in self.nodes:
             node.disk_faults.fail = node.disk_faults.slow = 0.0
-            self._start(node)
+            self.start(node)
 
     def run(self, limit_seconds: float) -> None:
         """Let it live until every request has ended and nothing is unfinished anywhere.
@@ -168,7 +168,8 @@ class SimulatedWorld:
 
         return SimulatedNode(plan, self.loop, self.broker, self._directory / plan.name, self.seed, wrap=wrap)
 
-    def _start(self, node: SimulatedNode) -> None:
+    def start(self, node: SimulatedNode) -> None:
+        """Start a node unless it is up."""
         if not node.up:
             node.start()
 

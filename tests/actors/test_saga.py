@@ -10,13 +10,7 @@ from broker import codec, subjects
 from persistence import journal, snapshots
 from scenarios.simulation.node import SimulatedNode
 from tests.actors.bench import MAIN, Answer, Bench, reply_to, saga_id
-from tests.actors.trip import SERVICES, TRIP, WHO
-
-ID = saga_id("trip")
-
-
-def done(command: Command) -> Answer:
-    return Outcome.DONE, f"{command.step} {command.verb.name.lower()}"
+from tests.actors.trip import ID, SERVICES, TRIP, WHO, done
 
 
 def begin(bench: Bench, *, answering: Sequence[str] = ()) -> SimulatedNode:

@@ -92,12 +92,39 @@ def test_close_finishes_what_was_given() -> None:
     asyncio.run(run())
 
 
+def test_the_loop_waits_until_a_job_has_written() -> None:
+    """The caller goes on when the job has only the disk to wait for, not before, and not only at its end."""
+    steps: list[str] = []
+    gate = threading.Event()
+
+    async def run() -> None:
+        thread = CommitThread(asyncio.get_running_loop())
+
+        def job() -> None:
+            steps.append("written")
+            thread.written()
+            gate.wait()
+
+        thread(job, lambda _: None)
+        steps.append("loop goes on")
+        gate.set()
+        thread.close()
+
+    asyncio.run(run())
+    assert steps == ["written", "loop goes on"]
+
+
 def test_loop_that_is_gone() -> None:
     """A job that ends after its loop was closed harms nobody: the thread ends."""
     loop = asyncio.new_event_loop()
     thread = CommitThread(loop)
     gate = threading.Event()
-    thread(gate.wait, lambda _: None)
+
+    def job() -> None:
+        thread.written()
+        gate.wait()
+
+    thread(job, lambda _: None)
     loop.close()
     gate.set()
     thread.close()

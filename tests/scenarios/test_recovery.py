@@ -92,14 +92,18 @@ def test_a_run_killed_as_a_whole_is_resumed(sim: Sim) -> None:
     assert (result["orders"], result["seed"], result["verdict"]) == (400, 4, "passed")
 
 
-def test_ctrl_c_stops_cleanly_and_the_run_is_resumed(sim: Sim) -> None:
-    """Ctrl-C ends all processes, says how to go on in one line, and loses nothing."""
+@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_stops_cleanly_and_is_resumed(sim: Sim, signal_number: int, status: int) -> None:
+    """Ctrl-C, as SIGTERM, ends all processes, says how to go on in one line, and loses nothing."""
     data = sim.home / "data"
     run = sim.start("run", "mixed", "--orders", "400", "--seed", "4", "--plain", "--data", str(data))
     _wait_for(run, r" [1-9]\d*/400 orders ended")
-    os.killpg(run.pid, signal.SIGINT)
+    if signal_number == signal.SIGINT:
+        os.killpg(run.pid, signal_number)  # as a terminal does it
+    else:
+        run.send_signal(signal_number)
     output, _ = run.communicate(timeout=30)
-    assert run.returncode == 130
+    assert run.returncode == status
     assert "go on with: run_sim.py run mixed --data" in output
     assert "Traceback" not in output
     assert _pids(data, COORDINATOR) == _pids(data, SERVICES) == []

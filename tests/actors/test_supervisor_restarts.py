@@ -1,0 +1,153 @@
+"""The supervisor and actors that raise: restarted from their snapshots, not for ever, then parked with the reason."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from actors.definition import Retry, Saga, View
+from actors.messages import CANCEL, RESUME
+from actors.supervisor import Limits, SagaSupervisor
+from persistence import snapshots
+from tests.actors.bench import Bench
+from tests.actors.trip import HOTEL, ID, SERVICES, TRIP, WHO, counts, done, ids, parked_reason, serve
+
+
+class Breakable:
+    """A payload function that raises until it is mended."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.calls = 0
+
+    def __call__(self, view: View) -> object:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return view.input
+
+
+EAGER = Retry(attempts=50, first_delay_seconds=0.1, factor=1.0, jitter=0.0)
+
+
+def breakable_trip(first: Callable[[View], object], second: Callable[[View], object]) -> Saga:
+    hotel = replace(HOTEL, payload=first, timeout_seconds=0.5, retry=EAGER)
+    return Saga("trip", (hotel, replace(hotel, name="museum", after=("hotel",), payload=second)))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_actor_that_raises_is_restarted_and_then_parked(bench: Bench, begun: bool) -> None:
+    """Restarted from its snapshot, or its beginning, so many times; then parked whole, with the reason; resumable."""
+    payload = Breakable(KeyError("who"))
+    saga = breakable_trip(*((lambda view: view.input, payload) if begun else (payload, lambda view: view.input)))
+    coordinator = bench.coordinator(saga, limits=Limits(restarts=3))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "parked" in bench.peer.turns(ID))
+    assert coordinator.counters["restarts"] == 4
+    assert payload.calls == 4
+    assert bench.record(coordinator, ID).state.held
+    assert parked_reason(coordinator, ID) == "its actor raised KeyError: 'who'"
+    assert bench.peer.answers[0].accepted
+    bench.run_for(120.0)
+    assert payload.calls == 4
+    payload.error = None
+    bench.peer.control(ID, RESUME)
+    bench.until(lambda: bench.peer.turns(ID)[-1] == "completed")
+    assert counts(coordinator) == snapshots.Counts(active=0, finished=1, parked=0)
+
+
+def test_a_held_saga_survives_a_restart(bench: Bench) -> None:
+    """Held is saved: the next life leaves it alone until somebody resumes or cancels it."""
+    payload = Breakable(KeyError("who"))
+    coordinator = bench.coordinator(breakable_trip(payload, payload))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "parked" in bench.peer.turns(ID))
+    coordinator.crash()
+    coordinator.start()
+    bench.run_for(60.0)
+    assert payload.calls == 4
+    bench.peer.control(ID, CANCEL)
+    bench.until(lambda: "compensated" in bench.peer.turns(ID))
+
+
+def test_what_comes_meanwhile_does_not_wake_what_is_being_parked(bench: Bench) -> None:
+    """Replies that pour in while an actor crashes again and again neither lose the park nor restart it further."""
+    payload = Breakable(KeyError("who"))
+    coordinator = bench.coordinator(breakable_trip(lambda view: view.input, payload), limits=Limits(restarts=3))
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: bench.peer.of("hotel"))
+    hotel = bench.peer.of("hotel")[0]
+    for _ in range(300):
+        bench.peer.reply(hotel)
+        bench.run_for(0.0005)
+    bench.run_for(60.0)
+    assert coordinator.counters["restarts"] == 4
+    assert bench.record(coordinator, ID).state.held
+    assert parked_reason(coordinator, ID) == "its actor raised KeyError: 'who'"
+    assert bench.held("SAGA_REPLY") == 0
+    payload.error = None
+    bench.peer.serve("hotels", done)
+    bench.peer.control(ID, RESUME)
+    bench.until(lambda: "completed" in bench.peer.turns(ID))
+
+
+def test_a_failure_that_is_mended_in_time_costs_a_restart(bench: Bench) -> None:
+    """An actor that raises once is restarted, answers what came meanwhile, and goes on."""
+    payload = Breakable(KeyError("who"))
+    coordinator = bench.coordinator(breakable_trip(lambda view: view.input, payload))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: payload.calls == 1)
+    payload.error = None
+    bench.until(lambda: bench.peer.turns(ID)[-1] == "completed")
+    assert coordinator.counters["restarts"] == 1
+    assert "parked" not in bench.peer.turns(ID)
+
+
+def test_a_reason_that_cannot_be_told_parks_all_the_same(bench: Bench) -> None:
+    """An error whose text cannot be encoded stops its own saga and not the supervisor."""
+    payload = Breakable(OSError("caf\udce9"))
+    bench.coordinator(breakable_trip(payload, payload))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "parked" in bench.peer.turns(ID))
+
+
+def test_a_supervisor_stops_all_its_sagas(bench: Bench) -> None:
+    """Stopped in good order it leaves no actor and no timer behind, even if one of its sagas has just crashed."""
+    coordinator = bench.coordinator(TRIP)
+    serve(bench)
+    for saga in ids(3):
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: len(bench.peer.answers) == 3)
+    supervisor = coordinator.actors[0]._actor_weakref()
+    assert isinstance(supervisor, SagaSupervisor)
+    refs = dict(supervisor._sagas)
+    refs[ids(3)[0]].actor_stopped.set()  # as a timer that has failed a moment ago leaves it
+    supervisor.stop()
+    bench.run_for(0.1)
+    assert not any(ref.is_alive() for ref in refs.values())
+    heard = len(bench.peer.commands)
+    bench.run_for(60.0)
+    assert len(bench.peer.commands) == heard
+
+
+def test_a_stop_under_load_is_clean(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """What is being saved when the node is stopped is saved and published, without a complaint; the rest goes on."""
+    coordinator = bench.coordinator(TRIP)
+    serve(bench, *SERVICES)
+    sagas = ids(40)
+    for saga in sagas:
+        bench.peer.start(saga, "trip", WHO)
+    for life in range(30):
+        bench.run_for(0.004 + life * 0.0007)
+        coordinator.stop()
+        coordinator.start()
+    bench.until(lambda: counts(coordinator).finished == 40)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert all(Counter(bench.peer.turns(saga))["completed"] == 1 for saga in sagas)
