@@ -18,7 +18,7 @@ logger = logging.getLogger("sagasim.broker")
 MAX_BATCH_BYTES: Final = 512 * 1024
 """Longer messages gain nothing more, and they make every other message wait behind them."""
 MAX_BATCH_ENVELOPES: Final = 128
-"""A receiver's work on one message can overlap the sender's on the next. Much less than this costs more than it gains."""
+"""A receiver's work on one message can overlap the sender's on the next. Much less costs more than it gains."""
 _HEADROOM_BYTES: Final = 4096
 """Left for headers, which count towards the server's largest payload, and for the array's own header."""
 

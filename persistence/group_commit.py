@@ -264,8 +264,8 @@ class CommitThread:
     """Runs jobs in order on one thread of its own, which the process need not wait for when it ends.
 
     The loop waits until a job has `written`, and goes on while the disk works. Both threads would have the
-    interpreter's lock by turns otherwise, handed over at each call into LMDB: 2,000 puts that take 2 ms alone took 560 ms
-    beside a busy loop. So the loop gives up nothing, and the lock changes hands twice a group.
+    interpreter's lock by turns otherwise, handed over at each call into LMDB: 2,000 puts that take 2 ms alone took
+    560 ms beside a busy loop. So the loop gives up nothing, and the lock changes hands twice a group.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
