@@ -148,7 +148,7 @@ class SagaActor(EventActor):
         self._node.committer.submit(
             partial(save, saga_id=self._record.saga_id, change=done),
             partial(self._saved, unsaved),
-            [command for _, outgoing, _ in unsaved for _, command in outgoing],
+            [[command for _, command in outgoing] for _, outgoing, _ in unsaved],
         )
 
     def _on_start(self, start: StartSaga, receipt: Receipt) -> None:
@@ -189,13 +189,28 @@ class SagaActor(EventActor):
             if isinstance(event, Cancel):
                 logger.warning("%s: cancelled too late", record.saga_id, extra=self._about())
             if receipt is not None:
-                receipt.release()
+                self._release_when_saved(receipt)
             return
         outgoing = self._commands(transition.effects)
         self._forget_answered(record.state)
         self._log(event, value, transition, was)
         self._node.counters["transitions"] += 1
         self._unsaved.append(_Unsaved(transition, outgoing, receipt))
+
+    def _release_when_saved(self, receipt: Receipt) -> None:
+        """Acknowledge what came late, but not before what made it late is saved: a crash would undo only the latter."""
+        self.on_turn_end()
+        if self._node.committer.pending == 0:
+            receipt.release()
+            return
+
+        def saved(_: object, error: BaseException | None) -> None:
+            if error is None:
+                receipt.release()
+            else:
+                receipt.fail()
+
+        self._node.committer.submit(_nothing, saved)
 
     def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
         """The commands that effects ask for, with their payloads. Raises what a payload function raises."""

@@ -54,7 +54,8 @@ class CrashPoint:
     def __call__(self, boundary: str, things: object) -> None:
         if self._kill.after_transitions is not None:
             if boundary == "commit.after" and isinstance(things, Sequence):
-                self._transitions += len(things)
+                # What a commit is about: a list for each work, an item for each transition.
+                self._transitions += sum(len(about) for about in things if isinstance(about, list))
             if self._transitions >= self._kill.after_transitions:
                 self._crash()
             return

@@ -1,9 +1,12 @@
 """Runs of the real thing: each is `run_sim.py` in a process of its own, with real nodes below it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ class Sim:
     """The command line, run in a temporary directory."""
 
     home: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -35,7 +39,7 @@ class Sim:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*arguments),
             cwd=self.home,
             stdout=subprocess.PIPE,
@@ -43,6 +47,15 @@ class Sim:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def clean_up(self) -> None:
+        """End what a failed test has left running."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def passed(self, *arguments: str) -> dict[str, Any]:
         """Run a scenario that must pass, and return the object it writes."""
@@ -57,5 +70,7 @@ class Sim:
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Sim:
-    return Sim(tmp_path)
+def sim(tmp_path: Path) -> Iterator[Sim]:
+    sim = Sim(tmp_path)
+    yield sim
+    sim.clean_up()

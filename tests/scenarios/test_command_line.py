@@ -90,7 +90,7 @@ async def _shout(url: str, seed: int, messages: int) -> None:
 def test_garbage_changes_nothing_but_the_count_of_dead_letters(sim: Sim) -> None:
     """Random bytes on every subject during a run become dead letters; every order ends as it must."""
     data = sim.home / "data"
-    arguments = ("run", "mixed", "--orders", "300", "--seed", "6", "--plain", "--data", str(data))
+    arguments = ("run", "mixed", "--orders", "4000", "--seed", "6", "--plain", "--data", str(data))
     run = sim.start(*arguments, "--json", str(sim.home / "result.json"))
     assert run.stdout is not None
     for line in run.stdout:
