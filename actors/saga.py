@@ -157,11 +157,15 @@ class SagaActor(EventActor):
             self._apply(Begin(), receipt)
             return
         answer = answer_start(self._record, start)
+        self._once_saved(receipt, lambda: send_answer(self._node, start, answer, receipt))
+
+    def _once_saved(self, receipt: Receipt, act: Callable[[], None]) -> None:
+        """Act when all that this saga has decided up to now is saved."""
         self.on_turn_end()
 
         def saved(_: object, error: BaseException | None) -> None:
             if error is None:
-                send_answer(self._node, start, answer, receipt)
+                act()
             else:
                 receipt.fail()
 
@@ -189,28 +193,14 @@ class SagaActor(EventActor):
             if isinstance(event, Cancel):
                 logger.warning("%s: cancelled too late", record.saga_id, extra=self._about())
             if receipt is not None:
-                self._release_when_saved(receipt)
+                # What made it late may be unsaved still, and a crash would undo that: not before it is saved.
+                self._once_saved(receipt, receipt.release)
             return
         outgoing = self._commands(transition.effects)
         self._forget_answered(record.state)
         self._log(event, value, transition, was)
         self._node.counters["transitions"] += 1
         self._unsaved.append(_Unsaved(transition, outgoing, receipt))
-
-    def _release_when_saved(self, receipt: Receipt) -> None:
-        """Acknowledge what came late, but not before what made it late is saved: a crash would undo only the latter."""
-        self.on_turn_end()
-        if self._node.committer.pending == 0:
-            receipt.release()
-            return
-
-        def saved(_: object, error: BaseException | None) -> None:
-            if error is None:
-                receipt.release()
-            else:
-                receipt.fail()
-
-        self._node.committer.submit(_nothing, saved)
 
     def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
         """The commands that effects ask for, with their payloads. Raises what a payload function raises."""

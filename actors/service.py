@@ -8,12 +8,12 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from actors import outbox
-from actors.dispatch import EventActor, Timer
+from actors.dispatch import EventActor
 from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
-from actors.ids import id_floor
 from actors.messages import Command, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
 from actors.participant import Answer, Entry, Mark, done, owed, refused
+from actors.pruner import Pruner
 from actors.state import Outcome, Verb
 from broker import subjects
 from broker.codec import encode_envelope, pack, unpack
@@ -77,7 +77,14 @@ class Service(EventActor):
         self._limits = limits or LedgerLimits()
         self._outbox = outbox.Outbox(node, handlers.name)
         self._subscription: Subscription | None = None
-        self._prune_timer: Timer | None = None
+        name = handlers.name
+        self._pruner = Pruner(
+            node,
+            lambda tx, before, limit: pruning.prune_ledger(tx, name, before, limit),
+            keep_seconds=self._limits.keep_seconds,
+            interval_seconds=self._limits.prune_interval_seconds,
+            slice_size=self._limits.prune_slice,
+        )
         self._delay_seconds: Callable[[Command], float] | None = getattr(handlers, "delay_seconds", None)
 
     def on_start(self) -> None:
@@ -89,13 +96,12 @@ class Service(EventActor):
         self._outbox.load()
         consumer = subjects.commands(name)
         self._subscription = self._node.broker.consume(consumer, self._arrived)
-        self._prune_timer = self._node.loop.call_later(self._limits.prune_interval_seconds, self._prune)
+        self._pruner.start()
 
     def on_stop(self) -> None:
         if self._subscription is not None:
             self._subscription.close()
-        if self._prune_timer is not None:
-            self._prune_timer.cancel()
+        self._pruner.stop()
         self._outbox.close()
 
     def _arrived(self, delivery: Delivery) -> None:
@@ -280,21 +286,6 @@ class Service(EventActor):
                 receipt.fail()
 
         self._node.committer.submit(work, cleared, answer)
-
-    # --- pruning ---------------------------------------------------------------------------------------------
-
-    def _prune(self) -> None:
-        """Forget ledger entries that are old enough, a slice at a time, between the commits of the load."""
-        limits, name = self._limits, self._handlers.name
-        before = id_floor(self._node.now() - limits.keep_seconds)
-
-        def pruned(count: object, error: BaseException | None) -> None:
-            if self.actor_ref.is_alive():
-                again = error is None and count == limits.prune_slice
-                delay = 0.0 if again else limits.prune_interval_seconds
-                self._prune_timer = self._node.loop.call_later(delay, self._prune)
-
-        self._node.committer.submit(lambda tx: pruning.prune_ledger(tx, name, before, limits.prune_slice), pruned)
 
 
 def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> None:

@@ -10,10 +10,11 @@ from pykka import ActorDeadError, ActorRef
 from pykka.messages import _ActorStop
 
 from actors.definition import Saga
-from actors.dispatch import EventActor, Timer
-from actors.ids import id_floor, is_id
+from actors.dispatch import EventActor
+from actors.ids import is_id
 from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
+from actors.pruner import Pruner
 from actors.record import Record, SnapshotError, change, from_snapshot, new_record, save
 from actors.saga import (
     BeginAgain,
@@ -78,10 +79,6 @@ class _RehydrateOn:
     """Mail for the supervisor: go on with the next page."""
 
 
-class _Prune:
-    """Mail for the supervisor: it is time."""
-
-
 class SagaSupervisor(EventActor):
     """The one that knows which sagas there are. `definitions` maps names to what the running code knows."""
 
@@ -98,7 +95,13 @@ class SagaSupervisor(EventActor):
         self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
         self._subscriptions: list[Subscription] = []
         self._start_subscription: Subscription | None = None
-        self._prune_timer: Timer | None = None
+        self._pruner = Pruner(
+            node,
+            pruning.prune_finished,
+            keep_seconds=self._limits.keep_finished_seconds,
+            interval_seconds=self._limits.prune_interval_seconds,
+            slice_size=self._limits.prune_slice,
+        )
 
     def on_start(self) -> None:
         with self._node.environment.read() as tx:
@@ -111,13 +114,12 @@ class SagaSupervisor(EventActor):
             broker.consume(subjects.controls(name), self._arrived),
         ]
         self.actor_ref.tell(_RehydrateOn())
-        self._prune_timer = self._node.loop.call_later(self._limits.prune_interval_seconds, self._prune_soon)
+        self._pruner.start()
 
     def on_stop(self) -> None:
         for subscription in self._subscriptions:
             subscription.close()
-        if self._prune_timer is not None:
-            self._prune_timer.cancel()
+        self._pruner.stop()
         for ref in self._sagas.values():
             if ref.is_alive():
                 ref.tell(_ActorStop())
@@ -430,24 +432,6 @@ class SagaSupervisor(EventActor):
         node.committer.submit(partial(save, saga_id=saga_id, change=held), saved)
         self._start_queued()
 
-    # --- pruning ---------------------------------------------------------------------------------------------
-
-    def _prune_soon(self) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(_Prune())
-
-    def _on_prune(self, _: _Prune) -> None:
-        """Forget finished sagas that are old enough, a slice at a time, between the commits of the load."""
-        limits = self._limits
-        before = id_floor(self._node.now() - limits.keep_finished_seconds)
-
-        def done(count: object, error: BaseException | None) -> None:
-            again = error is None and count == limits.prune_slice
-            delay = 0.0 if again else limits.prune_interval_seconds
-            self._prune_timer = self._node.loop.call_later(delay, self._prune_soon)
-
-        self._node.committer.submit(lambda tx: pruning.prune_finished(tx, before, limits.prune_slice), done)
-
     _HANDLERS: Mapping[type, Callable[[Any, Any], object]] = {
         _Arrived: _on_arrived,
         Ended: _on_ended,
@@ -456,7 +440,6 @@ class SagaSupervisor(EventActor):
         _Reloaded: _on_reloaded,
         _Held: _on_held,
         _RehydrateOn: _on_rehydrate,
-        _Prune: _on_prune,
     }
 
 
