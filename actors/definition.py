@@ -66,10 +66,10 @@ class Retry:
 
     def delay_seconds(self, retry: int, chance: float) -> float:
         """The wait before the `retry`-th retry (1 is the first); `chance` in [0, 1) sets the jitter."""
-        delay = self.max_delay_seconds
-        # The exponent is bounded so that a long-lived retry cannot overflow a float.
-        if retry <= 64:
-            delay = min(delay, self.first_delay_seconds * self.factor ** (retry - 1))
+        try:
+            delay = min(self.max_delay_seconds, self.first_delay_seconds * self.factor ** (retry - 1))
+        except OverflowError:
+            delay = self.max_delay_seconds
         return delay * (1 - self.jitter * chance)
 
 

@@ -107,6 +107,16 @@ class EventActor(Actor):
         """What to do about an exception that has stopped this actor. By default it is said aloud."""
         logger.error("%s raised and is no more", type(self).__name__, exc_info=exception_value)
 
+    def _handle_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Pykka's way with what `on_start` and `on_stop` raise, and ours: it is a failure like any other."""
+        self.actor_stopped.set()
+        self.on_failure(exception_type, exception_value, traceback)
+
     @staticmethod
     def _create_actor_inbox() -> EventInbox:
         return EventInbox()
@@ -188,5 +198,5 @@ class EventActor(Actor):
         self.actor_stopped.set()
         try:
             self.on_failure(*failure)
-        except Exception:
-            self._handle_failure(*sys.exc_info())
+        except Exception as error:
+            logger.error("%s raised while it failed", type(self).__name__, exc_info=error)

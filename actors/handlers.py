@@ -21,8 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from actors.messages import Command, StartSaga
+from actors import outbox
+from actors.ids import is_id
+from actors.messages import Command, StartSaga, to_envelope
+from broker.batching import check_sendable
 from broker.codec import pack, unpack
+from broker.subjects import check_token
 from persistence.transaction import Transaction
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
@@ -130,5 +134,14 @@ class ServiceTransaction:
             yield key.decode(), unpack(stored)
 
     def start_saga(self, definition: str, saga_id: str, input_: object) -> None:
-        """Start a saga once this transaction is committed: it goes to the outbox, and is sent until answered."""
-        self.started.append(StartSaga(saga_id, definition, input_, self._service))
+        """Start a saga once this transaction is committed: it goes to the outbox, and is sent until answered.
+
+        Raises ValueError if it could never be sent: a bad name or id, or an input that no message can hold.
+        """
+        check_token("definition", definition)
+        if not is_id(saga_id):
+            raise ValueError(f"{saga_id!r} is no saga id: it must begin with its time of creation")
+        start = StartSaga(saga_id, definition, input_, self._service)
+        check_sendable(to_envelope(start))
+        outbox.write(self._transaction, start)
+        self.started.append(start)

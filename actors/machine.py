@@ -427,6 +427,11 @@ def _cancel(draft: _Draft) -> bool:
         return False
     if draft.phase is not Phase.RUNNING:
         return False
+    if draft.held and all(step.status is IDLE for step in draft.steps):
+        # Held before it began, while its sender holds what the undo of a first step releases: ask for that undo.
+        for i, needs in enumerate(draft.saga.needs):
+            if not needs:
+                draft.mark(i, UNKNOWN)
     _fail(draft, Cause.CANCELLED, None)
     _release(draft)
     return True

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -24,7 +24,8 @@ class Node:
     """One node: one loop, one LMDB environment, one broker connection.
 
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
-    `counters` counts what an operator wants to know (`duplicates_suppressed`, `retries`, ...).
+    `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
+    to know (`duplicates_suppressed`, `retries`, ...).
     """
 
     name: str
@@ -37,10 +38,17 @@ class Node:
     wall_offset_seconds: float
     probe: Probe | None = None
     counters: Counter[str] = field(default_factory=Counter)
+    on_fatal: Callable[[BaseException], None] | None = None
 
     def now(self) -> float:
         """The wall clock, in seconds since 1970."""
         return self.loop.time() + self.wall_offset_seconds
+
+    def fail(self, error: BaseException | None) -> None:
+        """One of the actors that a node consists of has raised: a node that goes on without it would be deaf."""
+        logger.critical("%s: an actor of the node itself has raised", self.name, exc_info=error)
+        if self.on_fatal is not None:
+            self.on_fatal(error or RuntimeError("an actor of the node itself has raised"))
 
     def dead_letter(self, reason: str, subject: str, raw: bytes, receipt: Receipt | None) -> None:
         """Set a message aside with its reason; its receipt is let go of once that is stored."""

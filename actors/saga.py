@@ -236,15 +236,22 @@ class SagaActor(EventActor):
             if not isinstance(error, StorageError):
                 self._crash(error)
             return
-        for transition, outgoing, receipt in unsaved:
-            for send, command in outgoing:
-                self._send(send, command, receipt)
-            for effect in transition.effects:
-                if isinstance(effect, Notice):
-                    self._on_notice(effect, receipt)
-            if receipt is not None:
-                receipt.release()
-        self._set_timer()
+        try:
+            for one in unsaved:
+                self._publish(one)
+            self._set_timer()
+        except Exception as failure:
+            self._crash(failure)  # its successor sends again what it waits for
+
+    def _publish(self, unsaved: _Unsaved) -> None:
+        transition, outgoing, receipt = unsaved
+        for send, command in outgoing:
+            self._send(send, command, receipt)
+        for effect in transition.effects:
+            if isinstance(effect, Notice):
+                self._on_notice(effect, receipt)
+        if receipt is not None:
+            receipt.release()
 
     def _on_notice(self, notice: Notice, receipt: Receipt | None) -> None:
         record, node = self._record, self._node
@@ -309,6 +316,8 @@ class SagaActor(EventActor):
                 del self._overdue_at[step]
                 self._node.counters["timeouts"] += 1
                 self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
+                if self.actor_stopped.is_set():
+                    return  # it has crashed: what its record holds now was never saved
         self._set_timer()
 
     def _apply_timeout(self, event: TimedOut) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from actors import outbox
@@ -16,7 +17,8 @@ from actors.participant import Answer, Entry, Mark, done, owed, refused
 from actors.pruner import Pruner
 from actors.state import Outcome, Verb
 from broker import subjects
-from broker.codec import encode_envelope, pack, unpack
+from broker.batching import check_sendable
+from broker.codec import SCHEMA_VERSION, encode_envelope, pack, unpack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
 from persistence import ledger, pruning
@@ -103,6 +105,14 @@ class Service(EventActor):
             self._subscription.close()
         self._pruner.stop()
         self._outbox.close()
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._node.fail(exception_value)
 
     def _arrived(self, delivery: Delivery) -> None:
         if self.actor_ref.is_alive():
@@ -205,9 +215,9 @@ class Service(EventActor):
             with tx.nested() as nested:
                 transaction = ServiceTransaction(nested, name, now)
                 value = self._call(transaction, command, entry)
+                if value is not None:
+                    check_sendable((SCHEMA_VERSION, value))  # or its reply could never be sent
                 _write(nested, name, command, after or done(command.verb, entry, value))
-                for start in transaction.started:
-                    outbox.write(nested, start)
         except Refused as refusal:
             reason = words_of(refusal, _MAX_REASON_CHARS)
             if after is not None:
@@ -273,17 +283,23 @@ class Service(EventActor):
         receipt.hold()
         self._outbox.answered(answer.saga_id)
 
+        transaction: ServiceTransaction | None = None
+
         def work(tx: Transaction) -> None:
+            nonlocal transaction
+            transaction = ServiceTransaction(tx, self._handlers.name, self._node.now())
             was_open = outbox.clear(tx, self._handlers.name, answer.saga_id)
             hook: Callable[..., object] | None = getattr(self._handlers, "start_rejected", None)
             if was_open and not answer.accepted and hook is not None:
-                hook(ServiceTransaction(tx, self._handlers.name, self._node.now()), answer.saga_id, answer.reason)
+                hook(transaction, answer.saga_id, answer.reason)
 
         def cleared(_: object, error: BaseException | None) -> None:
-            if error is None:
-                receipt.release()
-            else:
+            if error is not None:
                 receipt.fail()
+                return
+            for start in transaction.started if transaction is not None else ():
+                self._outbox.send(start, receipt)
+            receipt.release()
 
         self._node.committer.submit(work, cleared, answer)
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from pykka import ActorDeadError, ActorRef
@@ -124,6 +125,14 @@ class SagaSupervisor(EventActor):
             if ref.is_alive():
                 ref.tell(_ActorStop())
 
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._node.fail(exception_value)
+
     def on_receive(self, message: object) -> object:
         return self._HANDLERS[type(message)](self, message)
 
@@ -154,16 +163,29 @@ class SagaSupervisor(EventActor):
         """To the saga's actor. If there is none, wake it from its snapshot."""
         ref = self._sagas.get(told.message.saga_id)
         if ref is not None:
-            try:
-                ref.tell(told)
-                return
-            except ActorDeadError:
-                del self._sagas[told.message.saga_id]
+            self._tell(ref, told)
+            return
         waiting = self._restarting.get(told.message.saga_id)
         if waiting is not None:
             waiting.append(told)
             return
         self._wake_and_tell(told)
+
+    def _tell(self, ref: ActorRef[SagaActor], told: Told) -> None:
+        """If the actor has raised just now, its `Crashed` is in our mailbox already: the mail goes behind that.
+
+        Waking another actor here would read a snapshot that the first one's saves have yet to overtake.
+        """
+        try:
+            ref.tell(told)
+        except ActorDeadError:
+            self.actor_ref.tell(told)
+
+    def _deliver(self, told: Told) -> None:
+        if isinstance(told.message, StartSaga):
+            self._on_start_saga(told.message, told.receipt)
+        else:
+            self._route(told)
 
     def _wake_and_tell(self, told: Told) -> None:
         saga_id = told.message.saga_id
@@ -195,7 +217,7 @@ class SagaSupervisor(EventActor):
         saga_id = start.saga_id
         ref = self._sagas.get(saga_id)
         if ref is not None:
-            ref.tell(Told(start, receipt))
+            self._tell(ref, Told(start, receipt))
         elif saga_id in self._restarting:
             self._restarting[saga_id].append(Told(start, receipt))
         elif saga_id in self._queued:
@@ -373,10 +395,7 @@ class SagaSupervisor(EventActor):
     def _deliver_waiting(self, saga_id: str) -> None:
         """Pass on what came while a saga could not be told."""
         for told in self._restarting.pop(saga_id, []):
-            if isinstance(told.message, StartSaga):
-                self._on_start_saga(told.message, told.receipt)
-            else:
-                self._route(told)
+            self._deliver(told)
 
     def _restart(self, crashed: Crashed, stored: snapshots.Stored | None) -> bool:
         """From its snapshot, or from its beginning if none was saved yet; but not for ever: False if it is held."""
@@ -434,6 +453,7 @@ class SagaSupervisor(EventActor):
 
     _HANDLERS: Mapping[type, Callable[[Any, Any], object]] = {
         _Arrived: _on_arrived,
+        Told: _deliver,
         Ended: _on_ended,
         ParkChanged: _on_park_changed,
         Crashed: _on_crashed,

@@ -6,7 +6,7 @@ Smart batching: under load batches grow by themselves; alone, an envelope waits 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from secrets import token_hex
 from typing import Final
 
 from broker import codec
@@ -23,6 +23,13 @@ _HEADROOM_BYTES: Final = 4096
 """Left for headers, which count towards the server's largest payload, and for the array's own header."""
 
 
+def check_sendable(envelope: Sequence[object]) -> None:
+    """Raise CodecError for an envelope that no message can hold: to find out before it is promised to anyone."""
+    size = len(codec.encode_envelope(envelope))
+    if size > MAX_BATCH_BYTES:
+        raise codec.CodecError(f"{size} bytes are more than the {MAX_BATCH_BYTES} of a message")
+
+
 @dataclass(slots=True)
 class _Batch:
     encoded: list[bytes] = field(default_factory=list)
@@ -35,6 +42,10 @@ class Batcher:
     """Publishes what was sent during one turn of the loop, in order, as few messages.
 
     `call_soon` runs a function on the next turn of the loop. `origin` names this node in the log.
+
+    Each message has an id of its own, so that the broker's duplicate window drops what the publisher sends a second
+    time and nothing else: a command that is asked again, or answered again, in the very same words must arrive.
+    `life` begins these ids; it must differ between the lives of all batchers, and is drawn if it is not given.
     """
 
     def __init__(
@@ -44,11 +55,14 @@ class Batcher:
         *,
         probe: Probe | None = None,
         origin: str = "",
+        life: str | None = None,
     ) -> None:
         self._broker = broker
         self._call_soon = call_soon
         self._probe = probe
         self._origin = origin
+        self._life = life or token_hex(8)
+        self._published = 0
         self._gathered: dict[str, list[_Batch]] = {}
         self.unacknowledged = 0
         """Messages handed to the broker that it has not answered for yet."""
@@ -114,13 +128,7 @@ class Batcher:
         if self._probe is not None:
             self._probe("publish.before", batch.envelopes)
         self.unacknowledged += 1
-        self._broker.publish(subject, payload, message_id(subject, payload), done)
+        self._published += 1
+        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done)
         if self._probe is not None:
             self._probe("publish.after", batch.envelopes)
-
-
-def message_id(subject: str, payload: bytes) -> str:
-    """The id for the broker's duplicate window. Envelopes carry their attempt, so that a retry differs."""
-    digest = blake2b(payload, digest_size=16, person=b"sagasim")
-    digest.update(subject.encode())
-    return digest.hexdigest()

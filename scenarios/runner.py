@@ -17,6 +17,7 @@ from broker.subjects import STREAMS
 from persistence import snapshots
 from persistence.environment import Environment
 from persistence.errors import StorageError
+from persistence.transaction import Transaction
 from scenarios import logs
 from scenarios.cluster import Cluster
 from scenarios.load import Load
@@ -27,6 +28,7 @@ from scenarios.view import RunView, park_reason, percentiles_ms
 RUN_FILE = "run.json"
 URL_FILE = "broker.url"
 WATCH_SECONDS = 0.2
+MAX_SAGAS = 1_000_000  # to look through at the end of a run
 PARKED_PATIENCE_SECONDS = 3.0  # how long nothing may move before sagas that are all parked end the run
 AUDIT_SECONDS = 0.5
 AUDIT_SHARE = 50.0  # of the time that the last audit took, before the next one
@@ -71,7 +73,6 @@ class Run:
             options.reference,
             steps={name: [step.name for step in saga.steps] for name, saga in scenario.domain.sagas.items()},
         )
-        self.interrupted = False
 
     # --- the run -----------------------------------------------------------------------------------------------
 
@@ -181,7 +182,8 @@ class Run:
             if load.done and active == len(self.view.parked) and cluster.up(COORDINATOR):
                 return None
             quiet = asyncio.get_running_loop().time() - load.progress_at
-            all_parked = len(self.view.parked) >= load.under_way > 0
+            waiting = load.waiting()
+            all_parked = bool(waiting) and all(journey.saga_id in self.view.parked for journey in waiting)
             if all_parked and quiet > PARKED_PATIENCE_SECONDS:
                 return None
             if quiet > self._scenario.stall_seconds:
@@ -223,7 +225,7 @@ class Run:
     def _read_stores(self) -> None:
         environment, now = self._environment(COORDINATOR), time.time()
         with environment.read() as tx:
-            parked = {saga_id: park_reason(note)[1] for saga_id, note in snapshots.scan_parked(tx)}
+            parked = {saga_id: park_reason(note)[1] for saga_id, note in snapshots.scan_parked(tx, limit=MAX_SAGAS)}
             phases: Counter[str] = Counter()
             states: dict[str, list[tuple[str, str]]] = {}
             late: dict[str, str] = {}
@@ -318,7 +320,22 @@ class Run:
 
     def _audit(self) -> Findings:
         with self._environment(SERVICES).read() as tx:
-            return self._scenario.domain.audit(tx, True)
+            findings = self._scenario.domain.audit(tx, True)
+        with self._environment(COORDINATOR).read() as tx:
+            findings.violations += _impossible_sagas(tx)
+        return findings
+
+
+def _impossible_sagas(tx: Transaction) -> list[str]:
+    """What the coordinator must not hold at the end: a saga that is neither finished nor parked, or is both."""
+    found = []
+    parked = {saga_id for saga_id, _ in snapshots.scan_parked(tx, limit=MAX_SAGAS)}
+    for saga_id, _ in snapshots.scan_active(tx, limit=MAX_SAGAS):
+        if saga_id not in parked:
+            found.append(f"saga {saga_id} is neither finished nor parked")
+        if tx.get(snapshots.FINISHED, saga_id.encode()) is not None:
+            found.append(f"saga {saga_id} is both finished and unfinished")
+    return found
 
 
 def _prefixed(role: str, figures: dict[str, int]) -> dict[str, int]:
@@ -341,7 +358,7 @@ def _open_directory(scenario: Scenario, options: RunOptions) -> tuple[RunOptions
         partial = options.data / f"{RUN_FILE}.partial"
         about = {"scenario": scenario.name, "reference": options.reference, "seed": options.seed}
         epoch_seconds = time.time()
-        about |= {"orders": options.orders, "epoch_seconds": epoch_seconds}
+        about |= {"orders": options.orders, "sequential": options.sequential, "epoch_seconds": epoch_seconds}
         partial.write_text(json.dumps(about))
         partial.replace(path)
     except OSError as error:
@@ -358,10 +375,12 @@ def _resume(scenario: Scenario, options: RunOptions, path: Path) -> tuple[RunOpt
     wanted: list[tuple[str, object, object]] = [("scenario", scenario.name, name)]
     wanted += [("seed", options.seed, seed)] if options.seed_given else []
     wanted += [("orders", options.orders, orders)] if options.orders_given else []
+    sequential = bool(held.get("sequential"))
+    wanted += [("sequential", True, sequential)] if options.sequential else []
     differs = ", ".join(f"{what} {found}, not {asked}" for what, asked, found in wanted if asked != found)
     if differs:
         raise ScenarioError(f"{options.data} holds another run: {differs}")
-    return replace(options, seed=int(seed), orders=int(orders)), float(begun_at)
+    return replace(options, seed=int(seed), orders=int(orders), sequential=sequential), float(begun_at)
 
 
 def result_json(result: Result) -> str:

@@ -31,6 +31,7 @@ from scenarios.load import COORDINATOR_NAME
 from scenarios.scenario import COORDINATOR, Kill, Scenario
 
 STATS_SECONDS = 0.5
+END_SECONDS = 5.0
 COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 
 
@@ -134,6 +135,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
         random=Random(),
         wall_offset_seconds=time.time() - loop.time(),
         probe=probe,
+        on_fatal=finish,
     )
 
 
@@ -153,13 +155,19 @@ def _start(serving: Serving, node: Node) -> list[ActorRef[SagaSupervisor] | Acto
 
 
 async def _end(node: Node, actors: list[ActorRef[SagaSupervisor] | ActorRef[Service]]) -> None:
-    """Stop taking mail, save what is decided, and let what is saved be published."""
+    """Stop taking mail, save what is decided, and let what is saved be published; but not for ever.
+
+    What a disk or a broker that is away keeps from being saved or published is asked for again at the next start.
+    """
     for actor in actors:
-        actor.stop(block=False)
+        if actor.is_alive():
+            actor.stop(block=False)
+    await asyncio.sleep(0)  # their last turn: what it decides is saved too
     node.committer.close()
-    async with asyncio.timeout(10):
-        while node.committer.pending:
-            await asyncio.sleep(0.01)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            while node.committer.pending or node.batcher.unacknowledged:
+                await asyncio.sleep(0.01)
 
 
 def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:

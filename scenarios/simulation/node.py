@@ -96,6 +96,7 @@ class SimulatedNode:
         self._wrap = wrap
         self._life: NodeLoop | None = None
         self._owns_environment = True
+        self._zombie: SimulatedNode | None = None
         self._past: Counter[str] = Counter()
 
     @property
@@ -129,11 +130,15 @@ class SimulatedNode:
 
     def start_beside(self, zombie: "SimulatedNode") -> Node:
         """Begin a life on the directory of a node that runs and does not know of it, as another connection."""
-        zombie._owns_environment = False
+        zombie._owns_environment, self._zombie = False, zombie
         return self._begin(take_over(zombie.environment, self.plan.tables), f"{self.name}-{zombie.lives + 1}")
 
     def crash(self) -> None:
         """Drop all that it holds in memory. What is committed stays, what is not is gone."""
+        if self._zombie is not None:
+            # It shares our handle of the store, so it cannot go on without us: take it that the machine is gone.
+            zombie, self._zombie = self._zombie, None
+            zombie.crash()
         if self.node is None:
             return
         node, self.node, self.actors = self.node, None, []
@@ -175,10 +180,11 @@ class SimulatedNode:
             environment=environment,
             committer=GroupCommit(environment, life, disk, probe=probe, on_fatal=self._on_fatal),
             broker=broker,
-            batcher=Batcher(broker, life.call_soon, probe=probe, origin=self.name),
+            batcher=Batcher(broker, life.call_soon, probe=probe, origin=self.name, life=f"{connection}-{self.lives}"),
             random=random,
             wall_offset_seconds=BEGAN_AT_SECONDS,
             probe=probe,
+            on_fatal=self._on_fatal,
         )
         self.actors = self.plan.start_actors(self.node)
         return self.node

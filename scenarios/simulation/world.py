@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -11,6 +12,7 @@ from actors.handlers import ServiceHandlers
 from actors.messages import Lifecycle
 from actors.supervisor import Limits
 from broker.port import Broker
+from broker.receipt import Probe
 from broker.simulated import Faults, SimulatedBroker
 from persistence import snapshots
 from persistence.errors import StorageError
@@ -47,7 +49,10 @@ class SimulatedWorld:
         faults: Faults | None = None,
         saga: str | None = None,
         on_event: Callable[[Lifecycle], None] | None = None,
+        tap: Callable[[str, Broker], Broker] | None = None,
+        probe: Callable[[str], Probe] | None = None,
     ) -> None:
+        self._tap, self._probe = tap, probe  # put between each node and its broker; called at its boundaries
         self.scenario = scenario
         self.seed = seed
         self.random = Random(f"{seed}/world")
@@ -55,6 +60,7 @@ class SimulatedWorld:
         self.loop = SimulatedLoop(seed, fifo=fifo)
         self.broker = SimulatedBroker(self.loop, Random(f"{seed}/broker"), faults=faults)
         self._directory = directory
+        self.zombies: list[SimulatedNode] = []  # those whose directory another one has taken over
         self.coordinator = self._node(coordinator_plan(COORDINATOR_NAME, scenario.domain.sagas, limits))
         self.services = [self._node(plan) for plan in self._service_plans(split)]
         for node in self.nodes:
@@ -63,7 +69,7 @@ class SimulatedWorld:
         self.load = Load(
             scenario,
             life,
-            self.broker.connect(CLIENT, life),
+            self._wrap(CLIENT, self.broker.connect(CLIENT, life)),
             seed=seed,
             orders=orders or scenario.orders,
             concurrency=concurrency or scenario.concurrency,
@@ -81,7 +87,7 @@ class SimulatedWorld:
     @property
     def counters(self) -> Counter[str]:
         """What the nodes have counted, over all their lives."""
-        return sum((node.counters for node in self.nodes), Counter())
+        return sum((node.counters for node in [*self.nodes, *self.zombies]), Counter())
 
     # --- living ----------------------------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class SimulatedWorld:
 
     def close(self) -> None:
         self.load.close()
-        for node in self.nodes:
+        for node in [*self.zombies, *self.nodes]:
             node.crash()
 
     # --- parts -----------------------------------------------------------------------------------------------
@@ -161,12 +167,26 @@ class SimulatedWorld:
         return [plan(i, service.name) for i, service in enumerate(self._handlers())]
 
     def _node(self, plan: Plan) -> SimulatedNode:
+        probe = None if self._probe is None else self._probe(plan.name)
+        directory, wrap = self._directory / plan.name, partial(self._wrap, plan.name)
+        return SimulatedNode(plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=wrap)
+
+    def _wrap(self, name: str, broker: Broker) -> Broker:
         times = self.scenario.duplicates
+        if times > 1 and name != CLIENT:
+            broker = DuplicatingBroker(broker, times)
+        return broker if self._tap is None else self._tap(name, broker)
 
-        def wrap(broker: Broker) -> Broker:
-            return DuplicatingBroker(broker, times) if times > 1 else broker
-
-        return SimulatedNode(plan, self.loop, self.broker, self._directory / plan.name, self.seed, wrap=wrap)
+    def succeed(self, zombie: SimulatedNode) -> SimulatedNode:
+        """Start another node on the directory of one that is taken for dead; from now on that one counts."""
+        successor = self._node(zombie.plan)
+        successor.start_beside(zombie)
+        if zombie is self.coordinator:
+            self.coordinator = successor
+        else:
+            self.services[self.services.index(zombie)] = successor
+        self.zombies.append(zombie)
+        return successor
 
     def start(self, node: SimulatedNode) -> None:
         """Start a node unless it is up."""

@@ -154,9 +154,11 @@ def test_a_failing_on_failure_is_logged(loop: SimulatedLoop, caplog: pytest.LogC
 
 
 def test_an_actor_that_cannot_start_is_dead(loop: SimulatedLoop, caplog: pytest.LogCaptureFixture) -> None:
-    """An exception in `on_start` is logged, and who asks what was waiting hears that the actor is dead."""
+    """What `on_start` raises is a failure like any other; who asks what was waiting hears that the actor is dead."""
 
     class Stillborn(Echo):
+        on_failure = EventActor.on_failure
+
         def on_start(self) -> None:
             raise OSError("no ground to stand on")
 

@@ -301,8 +301,12 @@ def test_cancel_of_a_held_saga_turns_it_back() -> None:
         after = expect(saga, state, Cancel(), Notice.FAILING, *sent, Notice.UNPARKED)
         assert not after.held
         assert set(sent) == set(waiting_for(after))
+
+
+def test_cancel_of_a_saga_held_before_it_began_asks_for_the_first_undos() -> None:
+    """Its sender may hold what the undo of a first step releases: each is asked for, and leaves a tombstone."""
     unbegun = given(whole(), Hold())
-    expect(whole(), unbegun, Cancel(), Notice.FAILING, Notice.COMPENSATED, Notice.UNPARKED)
+    expect(whole(), unbegun, Cancel(), Notice.FAILING, undo_of(A), undo_of(B), Notice.UNPARKED)
 
 
 def test_cancel_of_a_saga_held_past_the_pivot_is_too_late() -> None:
