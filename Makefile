@@ -2,6 +2,7 @@
 # make test   runs the tests
 # make lint   format, lint, types, import direction
 # make soak   what takes longer
+# make mutants  puts bugs into copies of the engine, and sees that the simulation finds each
 # Each works alone, first, on a machine with Python 3.11 or later, make and a package registry.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: sim test lint soak clean
+.PHONY: sim test lint soak mutants clean
 
 sim: $(READY)
 	$(BIN)/python run_sim.py
@@ -25,6 +26,9 @@ lint: $(READY)
 
 soak: $(READY)
 	SAGASIM_SOAK=1 $(BIN)/python -m pytest
+
+mutants: $(READY)
+	$(BIN)/python -m mutants.run
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

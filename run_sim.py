@@ -23,10 +23,14 @@ from scenarios.inspection_text import inspect
 from scenarios.operate import operate
 from scenarios.plain import opening, show, summary
 from scenarios.runner import URL_FILE, Run, RunOptions, result_json
-from scenarios.scenario import COORDINATOR, SERVICES, Result, ScenarioError
+from scenarios.scenario import COORDINATOR, SERVICES, Result, Scenario, ScenarioError
 from scenarios.serving import Access, Serving, serve
+from scenarios.simulation import commands as simulation
+from scenarios.simulation import crash_points
+from scenarios.simulation.explore import Batch
 
 DATA_HOME = Path("sagasim-data")
+DEFAULT_SEEDS = 200
 WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError)
 """What is said in one line, with exit status 2."""
 
@@ -67,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         "name", metavar="NAME|FILE.py"
     )
     _word(commands, "list", _list, "the scenarios, one line each")
+    word = _word(commands, "explore", _explore, "live a scenario under many seeds, in simulation, each with faults")
+    word.add_argument("name", metavar="NAME|FILE.py")
+    word.add_argument("--orders", type=_positive, metavar="N", help="of each life; drawn by the seed unless given")
+    word.add_argument("--concurrency", type=_positive, metavar="C")
+    word.add_argument("--seeds", type=_positive, metavar="N", help="how many, from 0 (default: 200)")
+    word.add_argument("--seed", type=int, metavar="S", help="this one; with --seeds, the first")
+    word.add_argument("--crash-points", action="store_true", help="instead: crash at every boundary of every node")
+    word.add_argument("--double", action="store_true", help="with --crash-points: and again at each one after that")
+    word.add_argument("--at", default="", metavar="CASE", help="with --crash-points: only this one")
+    word.add_argument("--failures", type=Path, default=Path(), metavar="DIR", help="where to write what failed")
+    word = _word(commands, "replay", _replay, "run a recorded failure again, step by step")
+    word.add_argument("failure", type=Path, metavar="FAILURE.json")
+    word.add_argument("--mermaid", action="store_true", help="the sequence diagrams as Mermaid")
     word = _word(commands, "inspect", _inspect, "sagas by state, or one saga's timeline")
     word.add_argument("data", type=Path, metavar="DIR")
     word.add_argument("saga_id", nargs="?", metavar="SAGA_ID")
@@ -103,7 +120,7 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--orders", type=_positive, metavar="N")
     word.add_argument("--concurrency", type=_positive, metavar="C", help="orders under way at a time")
     word.add_argument("--seed", type=int, metavar="S")
-    word.add_argument("--mode", choices=("real",), default="real")
+    word.add_argument("--mode", choices=("real", "sim"), default="real")
     word.add_argument("--sequential", action="store_true", help="one step after another, instead of in parallel")
     word.add_argument("--data", type=Path, metavar="DIR", help="where to keep the run; resumes the one it holds")
     word.add_argument("--plain", action="store_true", help="plain lines instead of the dashboard")
@@ -176,6 +193,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ScenarioError(f"--json {options.json}: there is no such directory")
     access = _access(options)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    if options.mode == "sim":
+        return _run_simulated(scenario, seed, options)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run_options = RunOptions(
         reference=reference,
@@ -201,12 +220,44 @@ def _run(options: argparse.Namespace) -> int:
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     for line in summary(result, run.view):
         print(line)
+    return _end(options, result)
+
+
+def _run_simulated(scenario: Scenario, seed: int, options: argparse.Namespace) -> int:
+    if options.nats is not None or options.data is not None:
+        raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
+    orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
+    result = simulation.run_simulated(
+        scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say
+    )  # fmt: skip
+    for line in simulation.summary_of_run(result):
+        print(line)
+    return _end(options, result)
+
+
+def _end(options: argparse.Namespace, result: Result) -> int:
     if options.json is not None:
         try:
             options.json.write_text(result_json(result) + "\n")
         except OSError as error:
             raise ScenarioError(f"--json {options.json}: {error.strerror}") from None
     return 0 if result.verdict == "passed" else 1
+
+
+def _explore(options: argparse.Namespace) -> int:
+    if options.crash_points:
+        return crash_points.main(library.find(options.name), options.double, options.at, options.name, say=_say)
+    if options.double or options.at:
+        raise ScenarioError("--double and --at go with --crash-points")
+    seeds = options.seeds or (DEFAULT_SEEDS if options.seed is None else 1)
+    batch = Batch(
+        options.name, options.seed or 0, seeds, options.orders, options.concurrency, directory=options.failures
+    )
+    return simulation.explore_command(batch, _say)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    return simulation.replay_command(options.failure, _say, mermaid=options.mermaid)
 
 
 async def _watched(run: Run, plain: bool) -> Result:

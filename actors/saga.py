@@ -312,8 +312,8 @@ class SagaActor(EventActor):
             return
         now = self._node.loop.time()
         for step, (at, send) in sorted(self._overdue_at.items()):
-            if at <= now:
-                del self._overdue_at[step]
+            # The one before may have given this one up: then nobody waits for it any more.
+            if at <= now and self._overdue_at.pop(step, None) is not None:
                 self._node.counters["timeouts"] += 1
                 self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
                 if self.actor_stopped.is_set():

@@ -1,0 +1,239 @@
+"""One life of a small cluster in which nodes crash exactly at given boundaries, and what must be true at its end."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Final, NamedTuple
+
+from actors.messages import Command, Lifecycle, Message, Reply, StartAnswer, StartSaga, from_envelope
+from actors.record import from_snapshot
+from actors.state import Notice, Phase, Status, Verb
+from broker.receipt import Probe
+from persistence import snapshots
+from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
+from scenarios.simulation.crash_paths import Case, laid_over
+from scenarios.simulation.crash_promises import Promises, messages_of
+from scenarios.simulation.disk import scratch_directory
+from scenarios.simulation.loop import SimulationError
+from scenarios.simulation.node import SimulatedNode
+from scenarios.simulation.world import SimulatedWorld
+
+SEED: Final = 1
+DOWN_SECONDS: Final = 0.3
+LIMIT_SECONDS: Final = 900.0
+_TURN_SECONDS: Final = 1.0
+NOTHING: Final = "(nothing sent)"
+"""What a commit is about that no message waits for, such as that of a reply while others are still to come."""
+
+
+class Point(NamedTuple):
+    """A boundary of a node, as it is passed there for the `occurrence`-th time since the world began."""
+
+    node: str
+    boundary: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.boundary}:{self.occurrence}"
+
+
+class Passing(NamedTuple):
+    """A point, what passed it (`do reserve`, `start`, `event completed`, ...), and in which turn of the loop."""
+
+    point: Point
+    labels: tuple[str, ...]
+    turn: int
+
+
+@dataclass(slots=True)
+class Life:
+    """What a run came to. `passings` are those after the last crash, or all if nothing was to crash."""
+
+    case: Case
+    points: tuple[Point, ...]
+    crashed: list[Passing] = field(default_factory=list)
+    passings: list[Passing] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    definition: str = ""
+    pivot_after_seconds: float | None = None
+
+    @property
+    def spec(self) -> str:
+        """Names exactly this run."""
+        return f"{self.case.name}@{','.join(map(str, self.points))}"
+
+
+def points_of(spec: str) -> tuple[str, tuple[Point, ...]]:
+    """The case's name and the points of a `Life.spec`. Raises ScenarioError."""
+    name, _, rest = spec.partition("@")
+    points = []
+    for word in rest.split(",") if rest else ():
+        node, _, tail = word.partition(":")
+        boundary, _, occurrence = tail.partition(":")
+        if boundary not in BOUNDARIES or not occurrence.isdecimal():
+            raise ScenarioError(f"{word!r} is not a crash point; one is NODE:BOUNDARY:OCCURRENCE")
+        points.append(Point(node, boundary, int(occurrence)))
+    return name, tuple(points)
+
+
+def live(scenario: Scenario, request: Request, case: Case, points: Sequence[Point], saga: str | None = None) -> Life:
+    """Run a case; crash the nodes at the points, which come one after another; judge the end."""
+    life = Life(case, tuple(points))
+    with scratch_directory() as directory, _quiet():
+        world = _World(laid_over(scenario, request, case), directory, life, saga)
+        try:
+            _run(world)
+            life.complaints += _judge(world)
+        except Exception as error:
+            life.complaints.append(f"{type(error).__name__}: {error}")
+        finally:
+            world.close()
+    if len(life.crashed) < len(points):
+        life.complaints.append(f"never came to {points[len(life.crashed)]}")
+    return life
+
+
+class _World(SimulatedWorld):
+    """A world that is watched at every boundary: each service is a node of its own."""
+
+    def __init__(self, scenario: Scenario, directory: FilePath, life: Life, saga: str | None) -> None:
+        self.life = life
+        self.promises = Promises(scenario.domain.sagas)
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._started_at = 0.0
+        super().__init__(
+            scenario, SEED, directory, split=True, saga=saga, on_event=self._heard, probe=self._probe_of
+        )  # fmt: skip
+        self.broker.watch = lambda what, message: self.promises.stored(message) if what == "stored" else None
+
+    def _probe_of(self, name: str) -> Probe:
+        return lambda boundary, things: self._passed(self._named(name), boundary, things)
+
+    def _named(self, name: str) -> SimulatedNode:
+        return next(node for node in self.nodes if node.name == name)
+
+    def _passed(self, node: SimulatedNode, boundary: str, things: object) -> None:
+        self._counts[node.name, boundary] += 1
+        point = Point(node.name, boundary, self._counts[node.name, boundary])
+        messages = _messages(things)
+        passing = Passing(point, tuple(dict.fromkeys(map(_label, messages))) or (NOTHING,), self.loop.steps)
+        if boundary in ("publish.before", "ack.before"):
+            with node.environment.read() as tx:
+                self.life.complaints += self.promises.broken(boundary, node.name, messages, tx)
+        life = self.life
+        if len(life.crashed) < len(life.points) and life.points[len(life.crashed)] == point:
+            life.crashed.append(passing)
+            life.passings.clear()
+            self.loop.call_later(DOWN_SECONDS, self.start, node)
+            node.crash_here()
+        life.passings.append(passing)
+
+    def _heard(self, event: Lifecycle) -> None:
+        self.life.definition = event.definition
+        if event.turn == Notice.STARTED.value:
+            self._started_at = self.loop.time()
+        elif event.turn == Notice.PIVOT.value:
+            self.life.pivot_after_seconds = self.loop.time() - self._started_at
+
+
+def _run(world: _World) -> None:
+    """Until all is at rest: the requests, the sagas, and every message that is still to be delivered again."""
+    end = world.loop.time() + LIMIT_SECONDS
+    world.run(LIMIT_SECONDS)
+    while left := _left(world):
+        if world.loop.time() > end:
+            raise SimulationError(f"the broker still holds {left} messages")
+        world.loop.run_for(_TURN_SECONDS)
+
+
+def _left(world: _World) -> int:
+    """How many messages the broker holds that somebody has still to acknowledge."""
+    streams = world.broker.store.streams.values()
+    return sum(len(stream.messages) for stream in streams if stream.spec.retention == "workqueue")
+
+
+# --- what must be true at the end --------------------------------------------------------------------------------
+
+
+def _judge(world: _World) -> Iterator[str]:
+    if unsettled := world.unsettled():
+        yield f"after the last message: {unsettled}"
+        return
+    findings = world.audit()
+    yield from findings.violations
+    if findings.lost:
+        yield f"{findings.lost} orders lost"
+    if findings.duplicate_effects:
+        yield f"{findings.duplicate_effects} effects twice"
+    yield from world.load.wrong_ends()
+    yield from _judge_sagas(world)
+    for name in ("dead_letters", "restarts"):
+        if world.counters[name]:
+            yield f"{world.counters[name]} {name.replace('_', ' ')}"
+    for node in world.nodes:
+        yield from (f"{node.name}: a receiver raised {error!r}" for error in node.receiver_errors)
+
+
+def _judge_sagas(world: _World) -> Iterator[str]:
+    """Every saga that began is terminal and saved as such; what the client has heard of it is so."""
+    ends = {journey.saga_id: journey.end for journey in world.load.ended}
+    with world.coordinator.environment.read() as tx:
+        counts = snapshots.counts(tx)
+        finished = dict(snapshots.scan_finished(tx))
+    if counts.active or counts.parked:
+        yield f"{counts.active} sagas are active, {counts.parked} parked"
+    for saga_id, end in ends.items():
+        snapshot = finished.pop(saga_id, None)
+        if snapshot is None:
+            if end != Fate.REJECTED.value:
+                yield f"saga {saga_id} ended {end}, and the coordinator has lost it"
+            continue
+        state = from_snapshot(snapshot).state
+        if state.phase.name.lower() != end:
+            yield f"saga {saga_id} ended {end}, and is saved as {state.phase.name.lower()}"
+        clean = {Status.IDLE, Status.REFUSED, Status.UNDONE} if state.phase is Phase.COMPENSATED else {Status.DONE}
+        if any(step.status not in clean for step in state.steps):
+            yield f"saga {saga_id} ended {end} with steps {[step.status.name for step in state.steps]}"
+    if finished:
+        yield f"there are sagas that nobody asked for: {', '.join(finished)}"
+
+
+# --- what passes a boundary ----------------------------------------------------------------------------------------
+
+
+def _messages(things: object) -> list[Message]:
+    """The messages that a probe was called with: bare, as envelopes, in lists of lists, or in a delivery."""
+    if isinstance(things, Command | Reply | StartSaga | StartAnswer):
+        return [things]
+    if isinstance(things, list | tuple):
+        if len(things) > 1 and isinstance(things[1], str):
+            return [from_envelope(things)]
+        return [message for thing in things for message in _messages(thing)]
+    # A delivery; or None, for a work that is about no message.
+    payload = getattr(things, "payload", None)
+    return messages_of(payload) if isinstance(payload, bytes) else []
+
+
+def _label(message: Message) -> str:
+    if isinstance(message, Command | Reply):
+        return f"{'do' if message.verb is Verb.DO else 'undo'} {message.step}"
+    if isinstance(message, Lifecycle):
+        return f"event {message.turn}"
+    if isinstance(message, StartSaga):
+        return "start"
+    return "answer" if isinstance(message, StartAnswer) else message.action
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Thousands of crashes are no news: the engine's log stays silent meanwhile."""
+    logger = logging.getLogger("sagasim")
+    was = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(was)

@@ -1,0 +1,170 @@
+"""The ways that a saga can go while nodes crash: to its end, back from each step, back by a cancel, or never begun.
+
+A path is laid over any scenario: its services keep their code, and one step of the last saga is refused, or
+faults, after its handler has written: so that a rollback has something to roll back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from random import Random
+from typing import Any, Final
+
+from actors.definition import Kind, Saga
+from actors.handlers import Refused, ServiceHandlers, action, handlers_of
+from actors.messages import Command
+from scenarios.load import PLACE
+from scenarios.scenario import Conduct, Domain, Fate, Request, Scenario
+
+_DRAWS: Final = 64
+_PIVOT_ATTEMPTS: Final = 2  # enough for it to run out of them: with more, a run repeats itself and takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way, and what must become of a saga that goes it. `at_step` is refused, or faults at every attempt."""
+
+    name: str
+    fate: Fate
+    at_step: str = ""
+    faults: bool = False
+    cancel_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many sagas at once, the last of which goes the path; the others go to their good end beside it."""
+
+    path: Path
+    sagas: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name}.{self.sagas}"
+
+
+AS_DRAWN: Final = "as-drawn"
+SUCCESS: Final = "success"
+
+
+def base_request(scenario: Scenario, seed: int) -> Request:
+    """A request of the scenario that completes when nothing is in its way; the first one if there is none."""
+    drawn = [scenario.load(Random(f"{seed}/{i}"), i) for i in range(_DRAWS)]
+    for fate in (Fate.COMPLETED, Fate.EITHER):
+        for request in drawn:
+            if request.fate is fate:
+                return replace(request, fate=Fate.COMPLETED, cancel_after_seconds=None)
+    return drawn[0]
+
+
+def first_path(request: Request) -> Path:
+    """The path on which nothing is put in the saga's way."""
+    if request.fate is Fate.COMPLETED:
+        return Path(SUCCESS, Fate.COMPLETED)
+    return Path(AS_DRAWN, request.fate, cancel_after_seconds=request.cancel_after_seconds)
+
+
+def failing_paths(saga: Saga, never_refused: frozenset[str], pivot_after_seconds: float | None) -> list[Path]:
+    """Every way in which a saga of this definition can fail to complete, and its cancel too late.
+
+    `pivot_after_seconds` is how long after its start a saga was past its pivot, as its client heard it.
+    """
+    paths = [Path("rejected", Fate.REJECTED, PLACE)]
+    for step in saga.steps:
+        if step.kind is not Kind.RETRIABLE and step.name not in never_refused:
+            paths.append(Path(f"{step.name}-refused", Fate.COMPENSATED, step.name))
+        if step.kind is Kind.PIVOT:
+            paths.append(Path(f"{step.name}-unknown", Fate.COMPENSATED, step.name, faults=True))
+    paths.append(Path("cancel", Fate.EITHER, cancel_after_seconds=0.0))
+    if pivot_after_seconds is not None:
+        paths.append(Path("cancel-late", Fate.EITHER, cancel_after_seconds=pivot_after_seconds))
+    return paths
+
+
+def never_refused(domain: Domain, saga: Saga) -> frozenset[str]:
+    """The steps whose compensation is unconditional: what they hold is older than the saga.
+
+    A refused step is not undone, so nobody would let go of it; such an action must not refuse.
+    """
+    services = domain.services({})
+    unconditional = {(service.name, name) for service in services for name in handlers_of(service).unconditional}
+    return frozenset(step.name for step in saga.steps if (step.service, step.compensation) in unconditional)
+
+
+def laid_over(scenario: Scenario, request: Request, case: Case) -> Scenario:
+    """The scenario of one case: nothing of it is left to chance."""
+    path = case.path
+
+    def load(_random: Random, i: int) -> Request:
+        if i < case.sagas - 1:
+            return request
+        return replace(request, fate=path.fate, cancel_after_seconds=path.cancel_after_seconds)
+
+    return replace(
+        scenario,
+        load=load,
+        domain=_domain(scenario.domain, case) if path.at_step else scenario.domain,
+        orders=case.sagas,
+        concurrency=case.sagas,
+        faults=(),
+    )
+
+
+def _domain(domain: Domain, case: Case) -> Domain:
+    path = case.path
+    services, handlers = _whereabouts(domain, path.at_step)
+
+    def acting(conducts: Mapping[str, Conduct]) -> Sequence[ServiceHandlers]:
+        made = domain.services(conducts)
+        for service in made:
+            if service.name in services:
+                cls = _acting(type(service), handlers, path.at_step, _is_last(case), path.faults)
+                object.__setattr__(service, "__class__", cls)
+        return made
+
+    sagas = {name: _impatient(saga, path.at_step) for name, saga in domain.sagas.items()}
+    return replace(domain, services=acting, sagas=sagas if path.faults else domain.sagas)
+
+
+def _whereabouts(domain: Domain, step_name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The services and the handlers that a step of this name may come to."""
+    if step_name == PLACE:
+        return frozenset({domain.entry_service}), frozenset({domain.entry_action})
+    steps = [step for saga in domain.sagas.values() for step in saga.steps if step.name == step_name]
+    return frozenset(step.service for step in steps), frozenset(step.action for step in steps)
+
+
+def _is_last(case: Case) -> str:
+    """What the id of the case's last saga ends with, as the load numbers them."""
+    return f"-{case.sagas - 1:07d}"
+
+
+def _impatient(saga: Saga, step_name: str) -> Saga:
+    """The saga with few attempts for one step."""
+    steps = (
+        replace(step, retry=replace(step.do_retry, attempts=_PIVOT_ATTEMPTS)) if step.name == step_name else step
+        for step in saga.steps
+    )
+    return replace(saga, steps=tuple(steps))
+
+
+@lru_cache(maxsize=256)
+def _acting(cls: type, handlers: frozenset[str], step: str, saga_ends_with: str, faults: bool) -> type:
+    """The service's class, with handlers that do their work and then refuse it, or throw."""
+    members: dict[str, object] = {"__slots__": (), "__module__": cls.__module__}
+    for name in sorted(handlers):
+        if hasattr(cls, name):
+            members[name] = action(_after(getattr(cls, name), step, saga_ends_with, faults))
+    return type(cls.__name__, (cls,), members)
+
+
+def _after(original: Any, step: str, saga_ends_with: str, faults: bool) -> Any:
+    def act(self: object, transaction: object, command: Command) -> object:
+        value = original(self, transaction, command)
+        if command.step == step and command.saga_id.endswith(saga_ends_with):
+            if faults:
+                raise RuntimeError("told to throw")
+            raise Refused("told to refuse")
+        return value
+
+    return act

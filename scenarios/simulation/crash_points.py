@@ -1,0 +1,262 @@
+"""Crash every node at every boundary, restart it, and see that everything ends as it must.
+
+A run without a crash records each boundary that a node passes; then each is crashed at in a run of its own. The
+same seed makes the same run, so that a boundary is named by its node and by how often it was passed there before.
+With `double` a second crash follows, at each boundary that any node passes after the first.
+
+What is bounded: of two sagas at once, the second crash comes at the first boundaries after the first crash; and
+a boundary that is passed with nothing done since the one before is the same crash, and is left to single ones.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from actors.definition import Kind, Saga
+from scenarios.load import COORDINATOR_NAME, PLACE
+from scenarios.scenario import BOUNDARIES, Request, Scenario, ScenarioError
+from scenarios.simulation.crash_life import SEED, Life, Passing, Point, live, points_of
+from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path, never_refused
+from scenarios.simulation.crash_report import Cell, CrashFailure, CrashReport
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many runs of how many are behind."""
+
+_SECOND_CRASHES: Final = 12
+"""How many boundaries after the first crash are tried for the second when several sagas run at once; all for one."""
+_CHUNK: Final = 8
+
+
+def explore_crash_points(
+    scenario: Scenario,
+    *,
+    double: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    sagas: Sequence[int] = (1, 2),
+    saga: str | None = None,
+    limit: int | None = None,
+) -> CrashReport:
+    """Explore a scenario's crash points. `sagas` is how many run at once, in turn; `saga` as for a run's load.
+
+    Stops when `limit` runs have failed.
+    """
+    began = time.monotonic()
+    subject = _Subject(scenario, base_request(scenario, SEED), saga)
+    explorer = _Explorer(subject, progress or _ignore, workers or os.cpu_count() or 1, limit)
+    recordings = list(explorer.record(sagas))
+    report = explorer.report
+    singles = explorer.run("one crash", [(r.case, (p.point,)) for r in recordings for p in r.passings])
+    report.singles = len(singles)
+    if double:
+        report.doubles = len(explorer.run("two crashes", list(_second_crashes(recordings, singles)), brief=True))
+    report.elapsed_seconds = time.monotonic() - began
+    return report
+
+
+def main(
+    scenario: Scenario, double: bool, at: str = "", reference: str = "", *, say: Callable[[str], None] = print
+) -> int:
+    """What the command line does: explore, or repeat the one run that `at` names. Returns the exit status.
+
+    `reference` is what the scenario was called on the command line, for the lines that repeat a run.
+    """
+    if at:
+        return _repeat(scenario, at, say)
+    shown = [0]
+
+    def progress(what: str, behind: int, of: int) -> None:
+        if of and behind * 10 // of != shown[0]:
+            shown[0] = behind * 10 // of
+            say(f"{what}: {behind} of {of} runs")
+
+    report = explore_crash_points(scenario, double=double, progress=progress)
+    report.scenario = reference or scenario.name
+    for line in report.render():
+        say(line)
+    return 0 if report.passed else 1
+
+
+def repeat(scenario: Scenario, spec: str, saga: str | None = None) -> Life:
+    """Run again exactly what a failure's `spec` names. Raises ScenarioError."""
+    name, points = points_of(spec)
+    subject = _Subject(scenario, base_request(scenario, SEED), saga)
+    recorded = subject.live(Case(first_path(subject.request), 1), ())
+    found = [case for case in _cases(subject, recorded, (1, 2)) if case.name == name]
+    if not found:
+        raise ScenarioError(f"there is no case {name!r} of scenario {scenario.name!r}")
+    return subject.live(found[0], points)
+
+
+def _repeat(scenario: Scenario, spec: str, say: Callable[[str], None]) -> int:
+    life = repeat(scenario, spec)
+    for passing in life.crashed:
+        say(f"crashed at {passing.point}, {', '.join(passing.labels)}")
+    for passing in life.passings:
+        say(f"then {passing.point}, {', '.join(passing.labels)}")
+    for complaint in life.complaints:
+        say(f"FAILED {complaint}")
+    say("failed" if life.complaints else "passed")
+    return 1 if life.complaints else 0
+
+
+# --- exploring -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is explored. It goes to the workers by fork, since scenarios hold functions that cannot be pickled."""
+
+    scenario: Scenario
+    request: Request
+    saga: str | None
+
+    def live(self, case: Case, points: Sequence[Point]) -> Life:
+        return live(self.scenario, self.request, case, points, self.saga)
+
+
+Task = tuple[Case, tuple[Point, ...]]
+
+
+class _Explorer:
+    """Runs what it is told on several cores, and keeps the report."""
+
+    def __init__(self, subject: _Subject, progress: Progress, workers: int, limit: int | None) -> None:
+        self.report = CrashReport(subject.scenario.name)
+        self._subject = subject
+        self._progress = progress
+        self._workers = workers
+        self._limit = limit
+
+    @property
+    def _enough(self) -> bool:
+        return self._limit is not None and len(self.report.failures) >= self._limit
+
+    def record(self, sagas: Sequence[int]) -> Iterator[Life]:
+        """Run every case without a crash: where there is to crash."""
+        subject, report = self._subject, self.report
+        first = subject.live(Case(first_path(subject.request), 1), ())
+        report.definition = first.definition
+        for case in _cases(subject, first, sagas):
+            life = subject.live(case, ())
+            report.cases.append((case.name, len(life.passings)))
+            self._judge(life)
+            yield life
+            if self._enough:
+                return
+        definition = subject.scenario.domain.sagas.get(first.definition)
+        if definition is not None:
+            report.wanted = _wanted(subject.scenario, definition)
+            for name in sorted(never_refused(subject.scenario.domain, definition)):
+                report.left_out.append(f"left out: {name} refused, since its compensation is unconditional")
+
+    def run(self, what: str, tasks: list[Task], *, brief: bool = False) -> list[Life]:
+        """Run tasks in their order; `brief` forgets what only another crash would need."""
+        lives: list[Life] = []
+        for life in self._lives([] if self._enough else tasks, brief):
+            lives.append(life)
+            self._judge(life)
+            for passing in life.crashed:
+                point = passing.point
+                self.report.crashes.update((point.node, point.boundary, label) for label in passing.labels)
+            self._progress(what, len(lives), len(tasks))
+            if self._enough:
+                break
+        return lives
+
+    def _lives(self, tasks: list[Task], brief: bool) -> Iterator[Life]:
+        if self._workers == 1:
+            yield from (_brief(self._subject.live(*task), brief) for task in tasks)
+            return
+        fork = multiprocessing.get_context("fork")
+        initargs = (self._subject, brief)
+        with ProcessPoolExecutor(self._workers, mp_context=fork, initializer=_adopt, initargs=initargs) as pool:
+            try:
+                yield from pool.map(_live, tasks, chunksize=_CHUNK)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _judge(self, life: Life) -> None:
+        if life.complaints:
+            self.report.failures.append(CrashFailure(life.spec, tuple(life.complaints)))
+
+
+_adopted: list[tuple[_Subject, bool]] = []
+"""In a worker: what it was forked to explore."""
+
+
+def _adopt(subject: _Subject, brief: bool) -> None:
+    _adopted[:] = [(subject, brief)]
+
+
+def _live(task: Task) -> Life:
+    subject, brief = _adopted[0]
+    return _brief(subject.live(*task), brief)
+
+
+def _brief(life: Life, brief: bool) -> Life:
+    if brief:
+        life.passings.clear()
+    return life
+
+
+def _ignore(_what: str, _behind: int, _of: int) -> None:
+    """Nobody watches."""
+
+
+# --- what there is to explore --------------------------------------------------------------------------------------
+
+
+def _cases(subject: _Subject, first: Life, sagas: Sequence[int]) -> list[Case]:
+    """The first path and, if that completes a saga, every other one, for so many sagas at once."""
+    paths = [first_path(subject.request)]
+    domain = subject.scenario.domain
+    definition = domain.sagas.get(first.definition)
+    if definition is not None and first.pivot_after_seconds is not None:
+        paths += failing_paths(definition, never_refused(domain, definition), first.pivot_after_seconds)
+    return [Case(path, count) for count in sagas for path in paths]
+
+
+def _second_crashes(recordings: Iterable[Life], singles: list[Life]) -> Iterator[Task]:
+    """A second crash for each that was tried alone, unless the one before it was the very same."""
+    same = {(life.case, point) for life in recordings for point in _repetitions(life.passings)}
+    for life in singles:
+        if life.complaints or (life.case, life.points[0]) in same:
+            continue
+        again = _repetitions(life.passings)
+        points = [passing.point for passing in life.passings if passing.point not in again]
+        for point in points if life.case.sagas == 1 else points[:_SECOND_CRASHES]:
+            yield life.case, (*life.points, point)
+
+
+def _repetitions(passings: Sequence[Passing]) -> set[Point]:
+    """Boundaries that lie right behind another, in one turn of the loop: nothing was done between the two."""
+    return {
+        here.point
+        for before, here in pairwise(passings)
+        if before.turn == here.turn
+        and before.point.boundary.endswith(".after")
+        and here.point.boundary.endswith(".before")
+    }
+
+
+def _wanted(scenario: Scenario, definition: Saga) -> set[Cell]:
+    """Where there must have been a crash: a step's commands at every boundary of its service and the coordinator.
+
+    A coordinator commits what a command follows from, publishes the command, and acknowledges its reply.
+    """
+    domain = scenario.domain
+    wanted = {(domain.entry_service, boundary, f"do {PLACE}") for boundary in BOUNDARIES}
+    for step in definition.steps:
+        verbs = ("do",) if step.kind is Kind.RETRIABLE else ("do", "undo")
+        nodes = (step.service, COORDINATOR_NAME)
+        wanted |= {(node, b, f"{verb} {step.name}") for node in nodes for b in BOUNDARIES for verb in verbs}
+    wanted |= {(domain.entry_service, b, "start") for b in BOUNDARIES if b.startswith("publish")}
+    wanted |= {(COORDINATOR_NAME, b, "answer") for b in BOUNDARIES if b.startswith("publish")}
+    wanted |= {(domain.entry_service, b, "answer") for b in BOUNDARIES if not b.startswith("publish")}
+    return wanted | {(COORDINATOR_NAME, b, label) for b in BOUNDARIES[4:] for label in ("start", "cancel")}

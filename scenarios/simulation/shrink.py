@@ -1,0 +1,81 @@
+"""Makes a failing life small: leaves out faults and load for as long as it still fails in the same way."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from scenarios.simulation.plan import FaultPlan
+
+MAX_ATTEMPTS = 150
+
+T = TypeVar("T")
+Fails = Callable[[FaultPlan], bool]
+
+
+def shrink(plan: FaultPlan, fails: Fails, max_attempts: int = MAX_ATTEMPTS) -> tuple[FaultPlan, int]:
+    """The smallest plan found within so many attempts, and how many were made.
+
+    Removing one thing shifts every later draw of the life, so each candidate is lived anew, and kept only if it
+    fails too.
+    """
+    attempts = 0
+    again = True
+    while again and attempts < max_attempts:
+        again = False
+        for candidate in _smaller(plan):
+            if attempts >= max_attempts:
+                break
+            attempts += 1
+            if fails(candidate):
+                plan, again = candidate, True
+                break
+    return plan, attempts
+
+
+def _smaller(plan: FaultPlan) -> Iterator[FaultPlan]:
+    """Simpler plans, those that save most first."""
+    if plan.faults and plan.kills:
+        yield replace(plan, kills=())
+    for faults in _subsets(plan.faults):
+        yield replace(plan, faults=faults)
+    for kills in _subsets(plan.kills):
+        yield replace(plan, kills=kills)
+    for orders in sorted({1, 2, plan.orders // 2, plan.orders - 1}):
+        if 0 < orders < plan.orders:
+            yield replace(plan, orders=orders, concurrency=min(plan.concurrency, orders))
+    if plan.concurrency > 1:
+        yield replace(plan, concurrency=1)
+    if plan.brisk:
+        yield replace(plan, brisk=0)
+    if plan.split:
+        yield replace(plan, split=False)
+    if plan.drain:
+        yield replace(plan, drain=False)
+    if plan.sequential:
+        yield replace(plan, sequential=False)
+    yield from _milder(plan)
+
+
+def _subsets(things: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    """Without half of them, a quarter, ... and without each one."""
+    size = len(things)
+    while size > 1:
+        size = (size + 1) // 2
+        for start in range(0, len(things), size):
+            if rest := things[:start] + things[start + size :]:
+                yield rest
+    if len(things) == 1:
+        yield ()
+
+
+def _milder(plan: FaultPlan) -> Iterator[FaultPlan]:
+    """The same faults, once instead of several times."""
+    for i, fault in enumerate(plan.faults):
+        if fault.kind == "crash" and fault.count > 1:
+            yield replace(plan, faults=(*plan.faults[:i], replace(fault, count=1), *plan.faults[i + 1 :]))
+
+
+def kind_of(violation: str) -> str:
+    """What a violation is about, without the ids and numbers that differ from life to life."""
+    return re.sub(r"\S*\d\S*", "#", violation)[:60]

@@ -1,0 +1,124 @@
+"""Services in trouble, and a count of their effects kept beside them in the same transaction.
+
+A user's own handlers are wrapped, so any domain can be troubled and counted. The count is an oracle that knows
+nothing of a domain: what a handler did and what was counted are committed together, or neither is.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
+from actors.handlers import action as action_mark
+from actors.handlers import compensation as compensation_mark
+from actors.handlers import unconditional_compensation as unconditional_mark
+from actors.messages import Command
+from actors.state import Verb
+from scenarios.scenario import Domain
+
+EFFECTS = "simulated_effects"
+"""A table of each service: "saga/step/do|undo" -> [how often, the number of the first]."""
+
+
+class TroubleError(RuntimeError):
+    """What a service in trouble throws, after it has written."""
+
+
+@dataclass(slots=True)
+class Mood:
+    """How one service behaves for now: chances from 0 to 1, and how long it puts every command off."""
+
+    throws: float = 0.0
+    refuses: float = 0.0
+    slow_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Troubles:
+    """The moods of all services over all lives of their nodes. `numbers` orders the effects of the whole world."""
+
+    random: Random
+    domain: Domain
+    moods: dict[str, Mood] = field(default_factory=dict)
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    spared: frozenset[tuple[str, str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.spared = frozenset(self._never_refused())
+
+    def _never_refused(self) -> Iterator[tuple[str, str]]:
+        """The entry, and actions whose compensation is unconditional: what that releases was taken before, and a
+        refused action is not undone; so their author may never refuse them."""
+        yield self.domain.entry_service, self.domain.entry_action
+        tables = {service.name: handlers_of(service) for service in self.domain.services({})}
+        for saga in self.domain.sagas.values():
+            for step in saga.steps:
+                if step.compensation in tables[step.service].unconditional:
+                    yield step.service, step.action
+
+    def mood(self, service: str) -> Mood:
+        return self.moods.setdefault(service, Mood())
+
+    def happens(self, probability: float) -> bool:
+        return probability > 0 and self.random.random() < probability
+
+    def calm(self) -> None:
+        for mood in self.moods.values():
+            mood.throws = mood.refuses = mood.slow_seconds = 0.0
+
+    def wrap(self, handlers: ServiceHandlers) -> ServiceHandlers:
+        """The same service, in trouble and counted."""
+        members = self._members(handlers, handlers_of(handlers))
+        wrapped: ServiceHandlers = type(type(handlers).__name__, (), members)()
+        return wrapped
+
+    def _members(self, handlers: ServiceHandlers, table: HandlerTable) -> dict[str, Any]:
+        mood = self.mood(handlers.name)
+        delay: Callable[[Command], float] = getattr(handlers, "delay_seconds", lambda _: 0.0)
+        members: dict[str, Any] = {
+            "name": handlers.name,
+            "tables": (*handlers.tables, EFFECTS),
+            "delay_seconds": lambda _, command: delay(command) + mood.slow_seconds,
+        }
+        for name in ("prepare", "start_rejected"):
+            if hasattr(handlers, name):
+                members[name] = staticmethod(getattr(handlers, name))
+        for name, act in table.actions.items():
+            members[name] = action_mark(self._acting(mood, act, refusable=(handlers.name, name) not in self.spared))
+        for name, undo in table.compensations.items():
+            mark = unconditional_mark if name in table.unconditional else compensation_mark
+            members[name] = mark(self._undoing(mood, undo))
+        return members
+
+    def _acting(self, mood: Mood, act: Callable[[Any, Command], object], *, refusable: bool) -> Callable[..., object]:
+        def run(_self: object, transaction: ServiceTransaction, command: Command) -> object:
+            result = act(transaction, command)
+            self._count(transaction, command)
+            self._trouble(mood, refusable=refusable)
+            return result
+
+        return run
+
+    def _undoing(self, mood: Mood, undo: Callable[[Any, Command, object], object]) -> Callable[..., object]:
+        def run(_self: object, transaction: ServiceTransaction, command: Command, recorded: object) -> object:
+            undo(transaction, command, recorded)
+            self._count(transaction, command)
+            self._trouble(mood, refusable=True)
+            return None
+
+        return run
+
+    def _trouble(self, mood: Mood, *, refusable: bool) -> None:
+        if self.happens(mood.throws):
+            raise TroubleError("thrown by the simulation")
+        if refusable and self.happens(mood.refuses):
+            raise Refused("refused by the simulation")
+
+    def _count(self, transaction: ServiceTransaction, command: Command) -> None:
+        verb = "do" if command.verb is Verb.DO else "undo"
+        key = f"{command.saga_id}/{command.step}/{verb}"
+        times, first = transaction.get(EFFECTS, key) or (0, next(self.numbers))
+        transaction.put(EFFECTS, key, [times + 1, first])

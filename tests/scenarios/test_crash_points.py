@@ -1,0 +1,145 @@
+"""Crash every node at every boundary: everything ends as it must, and an engine that is broken is found out."""
+
+from typing import Any
+
+import pytest
+
+from actors.messages import Command, to_envelope
+from actors.saga import SagaActor
+from actors.service import Service
+from broker.receipt import Receipt
+from scenarios.scenario import ScenarioError
+from scenarios.simulation.crash_points import explore_crash_points, main, repeat
+from scenarios.simulation.crash_report import CrashReport
+from scenarios.stories import happy, out_of_stock
+
+
+def complaints(report: CrashReport) -> list[str]:
+    return [complaint for failure in report.failures for complaint in failure.complaints]
+
+
+def test_every_single_crash_of_one_saga_ends_well() -> None:
+    """One saga, on each of its ways: whichever boundary a node dies at, all is as it must be; none is left out."""
+    report = explore_crash_points(happy.scenario, sagas=(1,))
+    assert report.failures == []
+    assert report.uncovered == []
+    assert report.singles == report.boundaries > 800
+    assert [name for name, _ in report.cases] == [
+        "success.1", "rejected.1", "reserve-refused.1", "authorize-refused.1", "prepare-refused.1",
+        "confirm-refused.1", "confirm-unknown.1", "cancel.1", "cancel-late.1",
+    ]  # fmt: skip
+    assert report.render()[-1].startswith("passed: 0 of")
+
+
+def test_a_scenario_that_never_completes_is_explored_as_it_is() -> None:
+    """A load of refused orders has one way, and what that way never passes is shown as uncovered."""
+    report = explore_crash_points(out_of_stock.scenario, sagas=(1,))
+    assert report.failures == []
+    assert [name for name, _ in report.cases] == ["as-drawn.1"]
+    assert ("order", "commit.before", "do confirm") in report.uncovered
+    assert not report.passed
+    assert any("NONE" in line for line in report.render())
+
+
+def test_two_crashes_repeat_exactly() -> None:
+    """A run is named by its case and its points, and comes out the same to the last boundary."""
+    spec = "reserve-refused.1@main:commit.before:1,main:publish.after:2"
+    first, again = repeat(happy.scenario, spec), repeat(happy.scenario, spec)
+    assert first.complaints == []
+    assert [passing.point.node for passing in first.crashed] == ["main", "main"]
+    assert first.passings == again.passings
+
+
+def test_the_command_line_repeats_a_run() -> None:
+    """The line that a failure prints runs that very run, and says how it ended."""
+    said: list[str] = []
+    assert main(happy.scenario, False, at="success.1@main:ack.before:1", say=said.append) == 0
+    assert said[0].startswith("crashed at main:ack.before:1, start")
+    assert said[-1] == "passed"
+
+
+@pytest.mark.parametrize("spec", ["success.1@main", "success.1@main:commit.during:1", "nothing.1@main:ack.after:1"])
+def test_a_spec_that_names_no_run_is_refused(spec: str) -> None:
+    """One clear line, and no run."""
+    with pytest.raises(ScenarioError):
+        repeat(happy.scenario, spec)
+
+
+def test_a_point_that_is_never_come_to_is_a_failure() -> None:
+    """Nothing passes for tested that never happened."""
+    assert repeat(happy.scenario, "success.1@main:ack.before:999").complaints == ["never came to main:ack.before:999"]
+
+
+# --- who watches the watchers --------------------------------------------------------------------------------------
+
+
+def test_a_service_that_publishes_before_it_commits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that is on its way before its effect is on the disk."""
+
+    class UndoneError(Exception):
+        """Rolls back what was only tried."""
+
+    submit = Service._submit
+
+    def hasty(self: Service, commands: list[Command], receipt: Receipt) -> None:
+        batch: Any = None
+        try:
+            with self._node.environment.write() as tx:
+                batch = self._work(commands, self._node.now(), tx)
+                raise UndoneError
+        except UndoneError:
+            for command, reply in batch.replies:
+                self._node.batcher.send(f"saga.reply.{command.reply_to}", to_envelope(reply), receipt)
+        submit(self, commands, receipt)
+
+    monkeypatch.setattr(Service, "_submit", hasty)
+    life = repeat(happy.scenario, "success.1@shipping:commit.before:1")
+    assert any("the ledger knows nothing of it" in complaint for complaint in life.complaints)
+    assert any(not complaint.startswith("publish before") for complaint in life.complaints), "its effect is lost"
+
+
+def test_a_coordinator_that_publishes_before_it_commits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is on its way before the snapshot knows of it."""
+    saved_later = SagaActor.on_turn_end
+
+    def turn_end(self: SagaActor) -> None:
+        for _, outgoing, receipt in self._unsaved:
+            for send, command in outgoing:
+                self._send(send, command, receipt)
+        saved_later(self)
+
+    monkeypatch.setattr(SagaActor, "on_turn_end", turn_end)
+    report = explore_crash_points(happy.scenario, sagas=(1,), workers=1, limit=1)
+    assert any(complaint.startswith("publish before it was so: do") for complaint in complaints(report))
+
+
+def acknowledge_at_once(cls: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a class let go of its receipts as soon as it has read a delivery."""
+    original = getattr(cls, name)
+
+    def hasty(self: Any, mail: Any, *rest: Any) -> object:
+        mail.delivery.ack()
+        self._node.probe("ack.before", mail.delivery)
+        return original(self, mail, *rest)
+
+    monkeypatch.setattr(cls, name, hasty)
+
+
+def test_a_service_that_acknowledges_before_it_commits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries would hide it: so each acknowledgement is checked when it is made."""
+    acknowledge_at_once(Service, "on_receive", monkeypatch)
+    report = explore_crash_points(happy.scenario, sagas=(1,), workers=1, limit=1)
+    assert any("ack before it was so: do place" in complaint for complaint in complaints(report))
+
+
+def test_a_late_message_is_not_acknowledged_before_what_made_it_late_is_saved() -> None:
+    """A reply that a cancel has overtaken waits for that cancel: a crash would undo the one and not the other."""
+    assert repeat(happy.scenario, "cancel.1@").complaints == []
+
+
+def test_a_coordinator_that_does_not_ask_again_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehydrated saga that does not ask again never ends."""
+    monkeypatch.setattr("actors.saga.waiting_for", lambda _state: ())
+    monkeypatch.setattr("actors.supervisor.waiting_for", lambda _state: ())
+    life = repeat(happy.scenario, "success.1@main:commit.after:1")
+    assert any("unfinished" in complaint or "waits for" in complaint for complaint in life.complaints)
