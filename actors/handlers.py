@@ -72,7 +72,8 @@ def compensation(handler: Handler) -> Handler:
 def unconditional_compensation(handler: Handler) -> Handler:
     """Mark a compensation that also runs, with `recorded` None, when its action never was done.
 
-    For what was taken before the saga began and is to be released with it, such as an order's PENDING.
+    For what was taken before the saga began and is to be released with it, such as an order's PENDING. Its action
+    must not refuse: a refused step has changed nothing, and is not undone.
     """
     setattr(handler, _ROLE, "unconditional compensation")
     return handler

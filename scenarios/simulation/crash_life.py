@@ -140,12 +140,15 @@ class _World(SimulatedWorld):
 
 
 def _run(world: _World) -> None:
-    """Until all is at rest: the requests, the sagas, and every message that is still to be delivered again."""
+    """Until all is at rest: the requests, the sagas, and every message that is still to be delivered again.
+
+    The last message may itself be where a node crashes, so that the world has to come to rest once more.
+    """
     end = world.loop.time() + LIMIT_SECONDS
     world.run(LIMIT_SECONDS)
-    while left := _left(world):
+    while (left := _left(world)) or world.unsettled():
         if world.loop.time() > end:
-            raise SimulationError(f"the broker still holds {left} messages")
+            raise SimulationError(world.unsettled() or f"the broker still holds {left} messages")
         world.loop.run_for(_TURN_SECONDS)
 
 

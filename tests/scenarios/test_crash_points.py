@@ -50,6 +50,14 @@ def test_two_crashes_repeat_exactly() -> None:
     assert first.passings == again.passings
 
 
+def test_a_crash_at_the_very_last_boundary_ends_well_too() -> None:
+    """A node that dies when no message is left comes back, and only then is the world at rest."""
+    last = repeat(happy.scenario, "success.1@order:commit.before:2").passings[-1].point
+    life = repeat(happy.scenario, f"success.1@order:commit.before:2,{last}")
+    assert life.complaints == []
+    assert life.passings == []
+
+
 def test_the_command_line_repeats_a_run() -> None:
     """The line that a failure prints runs that very run, and says how it ended."""
     said: list[str] = []
