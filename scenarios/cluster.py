@@ -19,6 +19,7 @@ NOT_YET = (
     75  # how a node says that another try may succeed: the lock is held by what is just dying, the broker is away
 )
 MAX_FAILED_STARTS = 40  # in a row, before such a node is given up
+MAX_SERVER_STARTS = 5  # in a row, before the broker is given up
 STOP_SECONDS = 15.0
 
 
@@ -180,7 +181,7 @@ class Cluster:
                 self.tell(f"broker died by {'signal' if status < 0 else 'status'} {abs(status)}; it is started again")
             await asyncio.sleep(self._server_down_seconds)
             try:
-                await server.start()
+                await start_server(server)
             except BrokerError as error:
                 self.failure = ClusterError(str(error))
                 return
@@ -193,6 +194,18 @@ class Cluster:
         with (self.data / FIRED_FILE).open("a") as fired:
             fired.write(to_text(kill) + "\n")
         self.tell(str(kill))
+
+
+async def start_server(server: EmbeddedServer) -> None:
+    """Start the broker, again if it dies while it starts: it may be killed then, too. Raises BrokerError."""
+    for left in reversed(range(MAX_SERVER_STARTS)):
+        try:
+            await server.start()
+            return
+        except BrokerError:
+            if not left:
+                raise
+            await asyncio.sleep(RESTART_SECONDS)
 
 
 def read_fired(data: Path) -> list[Kill]:

@@ -19,7 +19,7 @@ from persistence.environment import Environment
 from persistence.errors import StorageError
 from persistence.transaction import Transaction
 from scenarios import logs
-from scenarios.cluster import Cluster
+from scenarios.cluster import Cluster, start_server
 from scenarios.load import Load
 from scenarios.scenario import BROKER, COORDINATOR, NODES, SERVICES, Findings, Result, Scenario, ScenarioError
 from scenarios.serving import Access, read_stats
@@ -134,8 +134,8 @@ class Run:
             (data / URL_FILE).write_text(f"{access.url}\n")
             return None, access
         server = EmbeddedServer(data / BROKER)
-        await server.start()
         stack.push_async_callback(server.stop)
+        await start_server(server)
         server.write_url(data / URL_FILE)
         return server, Access(server.url)
 
