@@ -137,7 +137,7 @@ class EventActor(Actor):
             self._schedule()
         else:
             # `_scheduled` belongs to the loop's thread. Only asyncio's loop is ever called from another one.
-            self._loop.call_soon_threadsafe(self._schedule)  # type: ignore[attr-defined]
+            self._loop.call_soon_threadsafe(self._schedule)  # type: ignore[attr-defined]  # see above
 
     def _schedule(self) -> None:
         if not self._scheduled:

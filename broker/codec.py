@@ -9,7 +9,7 @@ back as lists, members of str and int enumerations as plain values.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 SCHEMA_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
