@@ -7,8 +7,8 @@ raises `ImpossibleEventError` and changes nothing. A late or duplicate one has a
 After the cell's rule has changed one step, `_advance` draws the consequences for the graph.
 """
 
-from collections.abc import Callable
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
+from enum import IntEnum, auto
 from typing import NamedTuple
 
 from actors.definition import Kind, Saga, Siblings
@@ -119,10 +119,11 @@ def _close(draft: _Draft, before: State) -> Decision:
     _advance(draft)
     after = State(draft.phase, tuple(draft.steps), draft.failure, draft.held)
     was_parked, now_parked = is_parked(before), is_parked(after)
-    if now_parked and (not was_parked or len(_stuck(after)) > len(_stuck(before))):
-        draft.effects.append(Notice.PARKED)
-    elif was_parked and not now_parked:
-        draft.effects.append(Notice.UNPARKED)
+    if was_parked or now_parked:
+        if not now_parked:
+            draft.effects.append(Notice.UNPARKED)
+        elif not was_parked or len(_stuck(after)) > len(_stuck(before)):
+            draft.effects.append(Notice.PARKED)
     return Decision(after, tuple(draft.effects))
 
 
@@ -178,11 +179,18 @@ def _go_forward(draft: _Draft) -> None:
         if step.status is DONE:
             continue
         open_steps += 1
-        if step.status is IDLE and all(steps[j].status is DONE for j in draft.saga.needs[i]):
+        if step.status is IDLE and _are_done(steps, draft.saga.needs[i]):
             draft.ask(i, Verb.DO)
     if not open_steps:
         draft.phase = Phase.COMPLETED
         draft.effects.append(Notice.COMPLETED)
+
+
+def _are_done(steps: Sequence[StepState], needs: Sequence[int]) -> bool:
+    for i in needs:  # noqa: SIM110 - asked of each idle step at every transition, and a generator costs more
+        if steps[i].status is not DONE:
+            return False
+    return True
 
 
 def _go_back(draft: _Draft) -> None:
@@ -318,7 +326,7 @@ def _late_unless_pivot(draft: _Draft, i: int) -> bool:
     return False
 
 
-class Signal(Enum):
+class Signal(IntEnum):
     """A column of the table. Missed: this attempt came to nothing, by a fault or for want of an answer."""
 
     DO_DONE = auto()
@@ -329,6 +337,8 @@ class Signal(Enum):
     UNDO_MISSED = auto()
     UNDO_KEPT = auto()
     DO_KEPT = auto()  # impossible in every status
+
+    __hash__ = int.__hash__
 
 
 SIGNALS: dict[tuple[Verb, Outcome | None], Signal] = {

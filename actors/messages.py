@@ -1,17 +1,18 @@
-"""What nodes say to each other: frozen dataclasses, and the envelope that each becomes on the wire.
+"""What nodes say to each other: named tuples, and the envelope that each becomes on the wire.
 
 An envelope is a msgpack array with the schema version first and the kind of message second. `to_envelope`
 makes it, `from_envelope` checks every field of it: whatever comes from a broker may have been written by anyone.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from actors.state import Outcome, Verb
 from broker.codec import SCHEMA_VERSION
+from broker.subjects import TOKEN
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_is_token: Callable[[str], object] = lru_cache(maxsize=4096)(TOKEN.fullmatch)  # the same few come again and again
 _MAX_COUNT = 1 << 32  # of a round or an attempt; far beyond what any saga reaches
 _MAX_REASON_CHARS = 1000
 
@@ -20,8 +21,7 @@ class MessageError(ValueError):
     """An envelope is no message of ours; says which field is wrong. Definite: it never will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartSaga:
+class StartSaga(NamedTuple):
     """Start a saga, once per id. `sender` is the service whose outbox sends this until it is answered; `attempt`
     makes each sending another message to the broker's duplicate window."""
 
@@ -32,8 +32,7 @@ class StartSaga:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class StartAnswer:
+class StartAnswer(NamedTuple):
     """The coordinator has the saga safely in its store, or will never take it (and says why)."""
 
     saga_id: str
@@ -41,8 +40,7 @@ class StartAnswer:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """Do or undo one step. Saga, step, verb and round are the command's id; all its attempts share it.
 
     `handler` names the service's action or compensation; it is empty where a pivot is only to be settled.
@@ -61,8 +59,7 @@ class Command:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A service's answer to one command; `value` is the result, or the reason of a refusal or fault."""
 
     saga_id: str
@@ -75,8 +72,7 @@ class Reply:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Lifecycle(NamedTuple):
     """A turn in a saga's life, told to whoever listens. Best effort: nothing correct may depend on it."""
 
     saga_id: str
@@ -86,8 +82,7 @@ class Lifecycle:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(NamedTuple):
     """What an operator asks of one saga: `cancel` or `resume`."""
 
     saga_id: str
@@ -124,13 +119,13 @@ def from_envelope(envelope: Sequence[object]) -> Message:
     return read(envelope)
 
 
-# --- one writer and one reader a kind --------------------------------------------------------------------------
+# --- one writer and one reader a kind; fields stand on the wire as in the message, after version and kind -------
 
 _VERB_KINDS = {Verb.DO: "do", Verb.UNDO: "undo"}
 
 
 def _write_start(m: StartSaga) -> list[object]:
-    return [SCHEMA_VERSION, "start", m.saga_id, m.definition, m.input, m.sender, m.attempt]
+    return [SCHEMA_VERSION, "start", *m]
 
 
 def _read_start(e: Sequence[object]) -> StartSaga:
@@ -139,7 +134,7 @@ def _read_start(e: Sequence[object]) -> StartSaga:
 
 
 def _write_answer(m: StartAnswer) -> list[object]:
-    return [SCHEMA_VERSION, "answer", m.saga_id, m.accepted, m.reason]
+    return [SCHEMA_VERSION, "answer", *m]
 
 
 def _read_answer(e: Sequence[object]) -> StartAnswer:
@@ -147,60 +142,33 @@ def _read_answer(e: Sequence[object]) -> StartAnswer:
 
 
 def _write_command(m: Command) -> list[object]:
-    kind = _VERB_KINDS[m.verb]
-    return [SCHEMA_VERSION, kind, m.saga_id, m.step, m.handler, m.round, m.attempt, m.payload, m.reply_to, m.epoch]
+    return [SCHEMA_VERSION, _VERB_KINDS[m.verb], m.saga_id, m.step, *m[3:]]
 
 
 def _reader_of_command(verb: Verb) -> Callable[[Sequence[object]], Command]:
     def read(e: Sequence[object]) -> Command:
-        handler = e[4]
-        if handler != "":
-            handler = _token(e, 4, "handler")
-        return Command(
-            _token(e, 2, "saga id"),
-            _token(e, 3, "step"),
-            verb,
-            "" if handler == "" else str(handler),
-            _count(e, 5, "round"),
-            _count(e, 6, "attempt"),
-            e[7],
-            _token(e, 8, "reply-to"),
-            _count(e, 9, "epoch"),
-        )
+        handler = e[4] if e[4] == "" else _token(e, 4, "handler")
+        saga_id, step, reply_to = _token(e, 2, "saga id"), _token(e, 3, "step"), _token(e, 8, "reply-to")
+        round_, attempt, epoch = _count(e, 5, "round"), _count(e, 6, "attempt"), _count(e, 9, "epoch")
+        return Command(saga_id, step, verb, str(handler), round_, attempt, e[7], reply_to, epoch)
 
     return read
 
 
 def _write_reply(m: Reply) -> list[object]:
-    return [
-        SCHEMA_VERSION,
-        "reply",
-        m.saga_id,
-        m.step,
-        int(m.verb),
-        m.round,
-        m.attempt,
-        int(m.outcome),
-        m.value,
-        m.epoch,
-    ]
+    return [SCHEMA_VERSION, "reply", *m]
 
 
 def _read_reply(e: Sequence[object]) -> Reply:
-    return Reply(
-        _token(e, 2, "saga id"),
-        _token(e, 3, "step"),
-        _VERBS[_choice(e, 4, "verb", len(_VERBS))],
-        _count(e, 5, "round"),
-        _count(e, 6, "attempt"),
-        _OUTCOMES[_choice(e, 7, "outcome", len(_OUTCOMES))],
-        e[8],
-        _count(e, 9, "epoch"),
-    )
+    saga_id, step = _token(e, 2, "saga id"), _token(e, 3, "step")
+    verb = _VERBS[_choice(e, 4, "verb", len(_VERBS))]
+    outcome = _OUTCOMES[_choice(e, 7, "outcome", len(_OUTCOMES))]
+    round_, attempt, epoch = _count(e, 5, "round"), _count(e, 6, "attempt"), _count(e, 9, "epoch")
+    return Reply(saga_id, step, verb, round_, attempt, outcome, e[8], epoch)
 
 
 def _write_lifecycle(m: Lifecycle) -> list[object]:
-    return [SCHEMA_VERSION, "event", m.saga_id, m.definition, m.turn, m.at_seconds, m.reason]
+    return [SCHEMA_VERSION, "event", *m]
 
 
 def _read_lifecycle(e: Sequence[object]) -> Lifecycle:
@@ -217,7 +185,7 @@ def _read_lifecycle(e: Sequence[object]) -> Lifecycle:
 
 
 def _write_control(m: Control) -> list[object]:
-    return [SCHEMA_VERSION, "control", m.saga_id, m.action]
+    return [SCHEMA_VERSION, "control", *m]
 
 
 def _read_control(e: Sequence[object]) -> Control:
@@ -251,9 +219,9 @@ _READERS: dict[str, tuple[Callable[[Sequence[object]], Message], int]] = {
 
 def _token(envelope: Sequence[object], i: int, name: str) -> str:
     value = envelope[i]
-    if isinstance(value, str) and _TOKEN.fullmatch(value):
+    if isinstance(value, str) and _is_token(value):
         return value
-    raise MessageError(f"the {name} must match {_TOKEN.pattern}, not be {value!r:.80}")
+    raise MessageError(f"the {name} must match {TOKEN.pattern}, not be {value!r:.80}")
 
 
 def _text(envelope: Sequence[object], i: int, name: str) -> str:

@@ -1,15 +1,13 @@
 """What leaves a service without being a reply: written with its cause, sent again until its receiver answers."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import cast
 
 from actors.dispatch import Timer
 from actors.messages import StartSaga, from_envelope, to_envelope
 from actors.node import Node
 from broker import subjects
-from broker.codec import pack, unpack
+from broker.codec import pack_trusted, unpack
 from broker.receipt import Receipt
 from persistence.transaction import Transaction
 
@@ -18,16 +16,14 @@ MAX_RESEND_SECONDS = 60.0
 CHECK_SECONDS = 1.0
 SENDS_A_CHECK = 1000  # after a restart with many unanswered starts, do not send them all at once
 
-start_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.start)
-
 
 def table(service: str) -> str:
     return f"{service}.outbox"
 
 
 def write(tx: Transaction, start: StartSaga) -> None:
-    """Note a start in the transaction of what causes it."""
-    tx.put(table(start.sender), start.saga_id.encode(), pack(to_envelope(start)))
+    """Note a start, which has been found sendable, in the transaction of what causes it."""
+    tx.put(table(start.sender), start.saga_id.encode(), pack_trusted(to_envelope(start)))
 
 
 def clear(tx: Transaction, service: str, saga_id: str) -> bool:
@@ -79,7 +75,7 @@ class Outbox:
         self._unanswered.clear()
 
     def _publish(self, start: StartSaga, receipt: Receipt | None) -> None:
-        self._node.batcher.send(start_subject(start.definition), to_envelope(start), receipt)
+        self._node.batcher.send(subjects.start(start.definition), to_envelope(start), receipt)
 
     def _set_timer(self, delay_seconds: float) -> None:
         if self._timer is None and self._unanswered:
@@ -90,7 +86,7 @@ class Outbox:
         now = self._node.loop.time()
         due = [entry for entry in self._unanswered.values() if entry.next_at <= now][:SENDS_A_CHECK]
         for entry in due:
-            entry.start = replace(entry.start, attempt=entry.start.attempt + 1)
+            entry.start = entry.start._replace(attempt=entry.start.attempt + 1)
             self._publish(entry.start, None)
             self._node.counters["outbox_resent"] += 1
             entry.next_at = now + entry.wait_seconds

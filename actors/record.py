@@ -1,5 +1,6 @@
 """A saga's record: what its snapshot holds, and how an event changes it. No actor, so that tools can use it too."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
@@ -26,7 +27,7 @@ from actors.state import (
     is_parked,
     waiting_for,
 )
-from broker.codec import CodecError, pack, pack_checked, unpack
+from broker.codec import CodecError, pack, pack_trusted, unpack
 from persistence import journal, snapshots
 from persistence.transaction import Transaction
 
@@ -91,7 +92,7 @@ def new_record(saga: Saga, saga_id: str, input_: object, sender: str, now: float
 def change(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Change | None:
     """`advance` and `seal` for a single event; None as for `advance`."""
     transition = advance(record, saga, event, now, value)
-    return None if transition is None else seal(record, (transition,))
+    return None if transition is None else seal(record, saga, (transition,))
 
 
 def advance(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Transition | None:
@@ -108,12 +109,12 @@ def advance(record: Record, saga: Saga, event: Event, now: float, value: object 
     record.state = state
     record.updated_at = now
     record.sequence += 1
-    record.due_at = _due_at(saga, state, now)
     return Transition(effects, record.sequence, _entry(saga, event, effects, state, now, value))
 
 
-def seal(record: Record, transitions: tuple[Transition, ...]) -> Change:
+def seal(record: Record, saga: Saga, transitions: tuple[Transition, ...]) -> Change:
     """Make ready to save what the last transitions have made of a record."""
+    record.due_at = _due_at(saga, record.state, record.updated_at)
     park_note = pack([record.updated_at, record.reason]) if is_parked(record.state) else None
     return Change(transitions, to_snapshot(record), record.state.phase, park_note)
 
@@ -158,7 +159,7 @@ def _asked(step: Step, verb: Verb) -> str:
 
 
 def _due_at(saga: Saga, state: State, now: float) -> float:
-    """When the latest answer that the saga waits for is due, its backoff included; 0 if it waits for none."""
+    """When the next answer that the saga waits for is due, its backoff included; 0 if it waits for none."""
     due = 0.0
     for i, step in enumerate(state.steps):
         status, _, attempt, base = step
@@ -168,7 +169,7 @@ def _due_at(saga: Saga, state: State, now: float) -> float:
             if attempt - base > 1:
                 retry = definition.do_retry if status is DOING else definition.undo_retry
                 wait += retry.delay_seconds(attempt - base - 1, 0.0)
-            due = max(due, now + wait)
+            due = min(due or math.inf, now + wait)
     return due
 
 
@@ -184,7 +185,7 @@ def to_snapshot(record: Record) -> bytes:
     state = record.state
     failure = state.failure
     # A result lies as deep in a snapshot as it lay in its reply: two levels down.
-    return pack_checked(
+    return pack_trusted(
         [
             SNAPSHOT_VERSION,
             record.saga_id,
@@ -255,7 +256,7 @@ def _entry(saga: Saga, event: Event, effects: tuple[Effect, ...], state: State, 
     step = verb = ""
     round_ = attempt = 0
     kind = _EVENT_NAMES[type(event)]
-    if isinstance(event, Answered | TimedOut):
+    if isinstance(event, (Answered, TimedOut)):
         step, verb = saga.steps[event.step].name, _VERB_NAMES[event.verb]
         round_, attempt = event.round, event.attempt
         if isinstance(event, Answered):
@@ -263,7 +264,7 @@ def _entry(saga: Saga, event: Event, effects: tuple[Effect, ...], state: State, 
     detail = "" if value is None else str(value)[:200]
     notices = [effect.value for effect in effects if isinstance(effect, Notice)]
     sent = [f"{_VERB_NAMES[e.verb]} {saga.steps[e.step].name}" for e in effects if isinstance(e, Send)]
-    return pack_checked([now, kind, step, verb, round_, attempt, detail, _PHASE_NAMES[state.phase], notices, sent])
+    return pack_trusted([now, kind, step, verb, round_, attempt, detail, _PHASE_NAMES[state.phase], notices, sent])
 
 
 def from_entry(packed: bytes) -> Entry:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -11,10 +11,9 @@ from pykka import ActorRef
 
 from actors.definition import Saga, View
 from actors.dispatch import EventActor, Timer
-from actors.machine import ImpossibleEventError
+from actors.machine import ImpossibleEventError, decide
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
 from actors.node import Node
-from actors.outbox import start_subject
 from actors.record import Record, Transition, advance, save, seal
 from actors.state import (
     Answered,
@@ -33,14 +32,11 @@ from actors.state import (
     waiting_for,
 )
 from broker import subjects
-from broker.codec import encode_envelope, pack, unpack
+from broker.codec import check_value, encode_envelope, pack, unpack
 from broker.receipt import Receipt
 from persistence.errors import StorageError
 
 logger = logging.getLogger("sagasim.saga")
-
-command_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.command)
-event_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class SagaActor(EventActor):
         self._supervisor = supervisor
         self._saga = saga
         self._record = record
-        # When the answer to a step's current attempt is overdue, by the loop's time.
+        # When the answer to a step's last attempt is overdue, by the loop's time, even if it has come since.
         self._overdue_at: dict[int, tuple[float, Send]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -144,7 +140,7 @@ class SagaActor(EventActor):
         if not self._unsaved:
             return
         unsaved, self._unsaved = self._unsaved, []
-        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))
+        done = seal(self._record, self._saga, tuple(transition for transition, _, _ in unsaved))
         self._node.committer.submit(
             partial(save, saga_id=self._record.saga_id, change=done),
             partial(self._saved, unsaved),
@@ -191,16 +187,24 @@ class SagaActor(EventActor):
         if transition is None:
             self._node.counters["late"] += 1
             if isinstance(event, Cancel):
-                logger.warning("%s: cancelled too late", record.saga_id, extra=self._about())
+                self._on_late_cancel(event, receipt)
             if receipt is not None:
                 # What made it late may be unsaved still, and a crash would undo that: not before it is saved.
                 self._once_saved(receipt, receipt.release)
             return
         outgoing = self._commands(transition.effects)
-        self._forget_answered(record.state)
         self._log(event, value, transition, was)
         self._node.counters["transitions"] += 1
         self._unsaved.append(_Unsaved(transition, outgoing, receipt))
+
+    def _on_late_cancel(self, event: Cancel, receipt: Receipt | None) -> None:
+        """Nothing changes, but whoever cancelled is to know: too late, or on its way back already."""
+        effects = decide(self._saga, self._record.state, event).effects
+        words = "cancelled too late" if effects else "cancelled, and on its way back already"
+        logger.warning("%s: %s", self._record.saga_id, words, extra=self._about())
+        for effect in effects:
+            if isinstance(effect, Notice):
+                self._on_notice(effect, receipt)
 
     def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
         """The commands that effects ask for, with their payloads. Raises what a payload function raises."""
@@ -217,6 +221,7 @@ class SagaActor(EventActor):
         if send.verb is Verb.DO:
             handler = step.action
             payload = step.payload(view)
+            check_value(payload)
         else:
             handler = step.compensation or ""
             payload = {"reason": record.reason}
@@ -257,10 +262,10 @@ class SagaActor(EventActor):
         record, node = self._record, self._node
         if notice is Notice.STARTED and record.sender:
             answer = StartAnswer(record.saga_id, accepted=True)
-            node.batcher.send(command_subject(record.sender), to_envelope(answer), receipt)
+            node.batcher.send(subjects.command(record.sender), to_envelope(answer), receipt)
         reason = "" if notice in (Notice.STARTED, Notice.PIVOT, Notice.COMPLETED) else record.reason
         event = Lifecycle(record.saga_id, record.definition, notice.value, node.now(), reason)
-        node.batcher.send(event_subject(record.definition), to_envelope(event), receipt)
+        node.batcher.send(subjects.event(record.definition), to_envelope(event), receipt)
         if notice is Notice.PARKED or notice is Notice.UNPARKED:
             self._report(ParkChanged(record.saga_id, notice is Notice.PARKED))
         elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
@@ -275,20 +280,16 @@ class SagaActor(EventActor):
             delay = retry.delay_seconds(send.retry, self._node.random.random())
             self._node.loop.call_later(delay, self._send_retry, send, command)
         else:
-            self._node.batcher.send(command_subject(step.service), to_envelope(command), receipt)
+            self._node.batcher.send(subjects.command(step.service), to_envelope(command), receipt)
         if _is_current(self._record.state, send):
             self._overdue_at[send.step] = (self._node.loop.time() + delay + step.timeout_seconds, send)
 
     def _send_retry(self, send: Send, command: Command) -> None:
         if not self.actor_stopped.is_set() and _is_current(self._record.state, send):
             service = self._saga.steps[send.step].service
-            self._node.batcher.send(command_subject(service), to_envelope(command))
+            self._node.batcher.send(subjects.command(service), to_envelope(command))
 
     # --- timeouts: one timer a saga, set to the earliest ------------------------------------------------------
-
-    def _forget_answered(self, state: State) -> None:
-        for i in [i for i, (_, send) in self._overdue_at.items() if not _is_current(state, send)]:
-            del self._overdue_at[i]
 
     def _set_timer(self) -> None:
         if not self._overdue_at or self.actor_stopped.is_set():
@@ -311,13 +312,17 @@ class SagaActor(EventActor):
         if self.actor_stopped.is_set():
             return
         now = self._node.loop.time()
-        for step, (at, send) in sorted(self._overdue_at.items()):
-            # The one before may have given this one up: then nobody waits for it any more.
-            if at <= now and self._overdue_at.pop(step, None) is not None:
-                self._node.counters["timeouts"] += 1
-                self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
-                if self.actor_stopped.is_set():
-                    return  # it has crashed: what its record holds now was never saved
+        for step, overdue in sorted(self._overdue_at.items()):
+            at, send = overdue
+            if at > now or self._overdue_at.get(step) is not overdue:
+                continue
+            del self._overdue_at[step]
+            if not _is_current(self._record.state, send):
+                continue  # it was answered, or given up
+            self._node.counters["timeouts"] += 1
+            self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
+            if self.actor_stopped.is_set():
+                return  # it has crashed: what its record holds now was never saved
         self._set_timer()
 
     def _apply_timeout(self, event: TimedOut) -> None:
@@ -345,9 +350,11 @@ class SagaActor(EventActor):
     def _log(self, event: Event, value: object, transition: Transition, was: State) -> None:
         """Each transition at DEBUG, each outcome at INFO, each retry and each park at WARNING."""
         record = self._record
-        step, attempt = "", 0
-        if isinstance(event, Answered | TimedOut):
+        if isinstance(event, (Answered, TimedOut)):
             step, attempt = self._saga.steps[event.step].name, event.attempt
+            missed = event.outcome is Outcome.FAULTED if isinstance(event, Answered) else True
+        else:
+            step, attempt, missed = "", 0, False
         if logger.isEnabledFor(logging.DEBUG):
             words = "%s: %s %s -> %s %s"
             states = [status.status.name for status in record.state.steps]
@@ -355,7 +362,6 @@ class SagaActor(EventActor):
                 words, record.saga_id, event, was.phase.name, record.state.phase.name, states,
                 extra=self._about(step, attempt),
             )  # fmt: skip
-        missed = isinstance(event, TimedOut) or (isinstance(event, Answered) and event.outcome is Outcome.FAULTED)
         if missed:
             self._node.counters["retries"] += 1
             why = f"faulted: {value}" if isinstance(event, Answered) else "not answered in time"
@@ -382,12 +388,12 @@ def answer_start(record: Record, start: StartSaga) -> StartAnswer:
 def send_answer(node: Node, start: StartSaga, answer: StartAnswer, receipt: Receipt) -> None:
     """Answer a start and let go of one hold of its receipt; one that is refused is a dead letter too."""
     if start.sender:
-        node.batcher.send(command_subject(start.sender), to_envelope(answer), receipt)
+        node.batcher.send(subjects.command(start.sender), to_envelope(answer), receipt)
     if answer.accepted:
         receipt.release()
     else:
         raw = encode_envelope(to_envelope(start))
-        node.dead_letter(f"refused to start: {answer.reason}", start_subject(start.definition), raw, receipt)
+        node.dead_letter(f"refused to start: {answer.reason}", subjects.start(start.definition), raw, receipt)
 
 
 def _is_current(state: State, send: Send) -> bool:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +18,7 @@ from actors.pruner import Pruner
 from actors.state import Outcome, Verb
 from broker import subjects
 from broker.batching import check_sendable
-from broker.codec import SCHEMA_VERSION, encode_envelope, pack, unpack
+from broker.codec import SCHEMA_VERSION, encode_envelope, pack_trusted, unpack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
 from persistence import ledger, pruning
@@ -27,7 +27,6 @@ from persistence.transaction import Transaction
 
 logger = logging.getLogger("sagasim.service")
 
-reply_subject: Callable[[str], str] = lru_cache(maxsize=1024)(subjects.reply)
 
 _MAX_REASON_CHARS = 500
 
@@ -263,7 +262,7 @@ class Service(EventActor):
         for command, reply in batch.replies:
             if logger.isEnabledFor(logging.DEBUG) or reply.outcome is Outcome.FAULTED:
                 self._log(command, reply)
-            self._node.batcher.send(reply_subject(command.reply_to), to_envelope(reply), receipt)
+            self._node.batcher.send(subjects.reply(command.reply_to), to_envelope(reply), receipt)
         for start in batch.starts:
             self._outbox.send(start, receipt)
         receipt.release()
@@ -305,7 +304,7 @@ class Service(EventActor):
 
 
 def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> None:
-    ledger.put(tx, service, command.saga_id, command.step, pack([int(entry.mark), *entry[1:]]))
+    ledger.put(tx, service, command.saga_id, command.step, pack_trusted([int(entry.mark), *entry[1:]]))
 
 
 def _to_entry(stored: bytes) -> Entry:

@@ -24,6 +24,8 @@ class Status(IntEnum):
     UNDO_EXHAUSTED = 9  # parked: an undo out of attempts
     UNDO_REFUSED = 10  # parked: an undo that was refused
 
+    __hash__ = int.__hash__  # the enumeration's own is written in Python, and the machine looks things up by these
+
 
 class Phase(IntEnum):
     """Where a saga stands. The numbers are stored in snapshots: never renumber them."""
@@ -34,10 +36,14 @@ class Phase(IntEnum):
     COMPLETED = 3
     COMPENSATED = 4
 
+    __hash__ = int.__hash__
+
 
 class Verb(IntEnum):
     DO = 0
     UNDO = 1
+
+    __hash__ = int.__hash__
 
 
 class Outcome(IntEnum):
@@ -47,6 +53,8 @@ class Outcome(IntEnum):
     REFUSED = 1  # the business says no: nothing was changed
     FAULTED = 2  # an unexpected exception: nothing was changed, try again
     KEPT = 3  # to the undo of a pivot: it was done already, and stays done
+
+    __hash__ = int.__hash__
 
 
 class Cause(IntEnum):

@@ -26,8 +26,6 @@ from actors.saga import (
     SagaActor,
     Told,
     answer_start,
-    command_subject,
-    event_subject,
     send_answer,
 )
 from actors.state import Hold, Notice, initial, is_parked, waiting_for
@@ -35,9 +33,12 @@ from broker import subjects
 from broker.codec import CodecError, encode_envelope, pack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
-from persistence import pruning, snapshots
+from persistence import journal, pruning, snapshots
 
 logger = logging.getLogger("sagasim.supervisor")
+
+COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
+"""The LMDB tables that a coordinator needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class SagaSupervisor(EventActor):
         receipt, messages = self._node.open(mail.delivery)
         for message in messages:
             receipt.hold()
-            if isinstance(message, Reply | Control):
+            if isinstance(message, (Reply, Control)):
                 self._route(Told(message, receipt))
             elif isinstance(message, StartSaga):
                 self._on_start_saga(message, receipt)
@@ -442,9 +443,9 @@ class SagaSupervisor(EventActor):
                 return
             if record.sender:
                 answer = StartAnswer(saga_id, accepted=True)
-                node.batcher.send(command_subject(record.sender), to_envelope(answer))
+                node.batcher.send(subjects.command(record.sender), to_envelope(answer))
             event = Lifecycle(saga_id, record.definition, Notice.PARKED.value, node.now(), record.reason)
-            node.batcher.send(event_subject(record.definition), to_envelope(event))
+            node.batcher.send(subjects.event(record.definition), to_envelope(event))
             if self.actor_ref.is_alive():
                 self.actor_ref.tell(_Held(saga_id))
 

@@ -71,15 +71,14 @@ class Batcher:
     def send(self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None) -> None:
         """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
 
+        Its values must have been checked where they came in: when a message was decoded, or by `check_sendable`.
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it.
         """
         if receipt is not None:
             receipt.hold()
         try:
-            encoded = codec.encode_envelope(envelope)
-            if len(encoded) > self._limit_bytes:
-                raise codec.CodecError(f"{len(encoded)} bytes are more than {self._limit_bytes}")
+            encoded = codec.pack_trusted(envelope, self._limit_bytes)
         except codec.CodecError as error:
             logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
             if receipt is not None:

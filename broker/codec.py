@@ -6,7 +6,7 @@ Both directions keep the same limits, so what can be encoded can be decoded. Val
 back as lists, members of str and int enumerations as plain values.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -35,7 +35,13 @@ class CodecError(ValueError):
 
 def encode_envelope(envelope: Sequence[object]) -> bytes:
     """Encode one envelope, whose first item is the schema version. Raises CodecError."""
-    return _encode(envelope, MAX_MESSAGE_BYTES, MAX_DEPTH - 1)
+    _check(envelope, MAX_DEPTH - 1)
+    return pack_trusted(envelope, MAX_MESSAGE_BYTES)
+
+
+def check_value(value: object) -> None:
+    """Refuse a value that an envelope cannot hold as one of its fields. Raises CodecError."""
+    _check(value, MAX_DEPTH - 2)
 
 
 def join(encoded: Sequence[bytes]) -> bytes:
@@ -54,22 +60,30 @@ def decode(payload: bytes) -> list[list[object]]:
     if type(message) is not list:
         raise CodecError(f"a message is an array of envelopes, not {_kind(message)}")
     for envelope in message:
-        _check_envelope(envelope)
+        if type(envelope) is not list or not envelope or envelope[0] is not SCHEMA_VERSION:
+            _check_envelope(envelope)
     return message
 
 
 def pack(value: object) -> bytes:
     """Encode a value to store. Raises CodecError."""
-    return _encode(value, MAX_VALUE_BYTES, MAX_DEPTH)
+    _check(value, MAX_DEPTH)
+    return pack_trusted(value)
 
 
-def pack_checked(value: object) -> bytes:
-    """`pack` for what was made of numbers, short texts and parts that have come through this codec before.
+def pack_trusted(value: object, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
+    """Encode what is made of numbers, short texts and parts that were checked when they came in. Raises CodecError.
 
     The walk over every part costs more than the encoding, and a snapshot is encoded at every transition. Parts
     may stand no deeper in it than they stood in their message.
     """
-    return _pack(value, MAX_VALUE_BYTES)
+    try:
+        encoded: bytes = _packer.pack(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CodecError(f"cannot be encoded: {error}") from None
+    if len(encoded) > max_bytes:
+        raise CodecError(f"{len(encoded)} bytes are more than the {max_bytes} allowed")
+    return encoded
 
 
 def unpack(stored: bytes) -> object:
@@ -78,21 +92,6 @@ def unpack(stored: bytes) -> object:
     Its depth was checked when it was packed, by us; a stranger's bytes go through `decode`.
     """
     return _decode(stored, MAX_VALUE_BYTES)
-
-
-def _encode(value: object, max_bytes: int, max_depth: int) -> bytes:
-    _check(value, max_depth)
-    return _pack(value, max_bytes)
-
-
-def _pack(value: object, max_bytes: int) -> bytes:
-    try:
-        encoded: bytes = _packer.pack(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise CodecError(f"cannot be encoded: {error}") from None
-    if len(encoded) > max_bytes:
-        raise CodecError(f"{len(encoded)} bytes are more than the {max_bytes} allowed")
-    return encoded
 
 
 def _decode(payload: bytes, max_bytes: int) -> object:
@@ -134,8 +133,10 @@ def _check_envelope(envelope: object) -> None:
 
 def _check(value: object, depth: int) -> None:
     """Refuse what is nested deeper than `depth` levels, too long, or cannot be encoded. Runs for each message."""
-    items: Iterable[object]
-    if isinstance(value, dict):
+    items: Collection[object]
+    if type(value) is list:
+        items = value  # the usual case first
+    elif isinstance(value, dict):
         items = value.values()
         for key in value:
             if type(key) is not str and not isinstance(key, str):
@@ -149,8 +150,8 @@ def _check(value: object, depth: int) -> None:
         raise CodecError(f"{_kind(value)} cannot be encoded")
     if depth == 0:
         raise CodecError(f"nested deeper than {MAX_DEPTH} levels")
-    if len(value) > MAX_ITEMS:
-        raise CodecError(f"{len(value)} items in one array or map are more than {MAX_ITEMS}")
+    if len(items) > MAX_ITEMS:
+        raise CodecError(f"{len(items)} items in one array or map are more than {MAX_ITEMS}")
     for item in items:
         if type(item) not in _LEAVES:
             _check(item, depth - 1)

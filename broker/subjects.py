@@ -1,7 +1,9 @@
 """Every subject, stream and consumer name. Nothing else in the project spells one out."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from broker.port import Consumer
@@ -10,6 +12,8 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a service, a definition, a coordinator or a saga id may look like inside a subject."""
 
 _DAY_SECONDS: Final = 24 * 3600.0
+# The same few subjects are asked for with every message.
+_remembered: Callable[[Callable[[str], str]], Callable[[str], str]] = lru_cache(maxsize=1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +51,32 @@ def check_token(kind: str, value: str) -> str:
     return value
 
 
+@_remembered
 def start(definition: str) -> str:
     return f"saga.start.{check_token('definition', definition)}"
 
 
+@_remembered
 def command(service: str) -> str:
     return f"saga.command.{check_token('service', service)}"
 
 
+@_remembered
 def reply(coordinator: str) -> str:
     return f"saga.reply.{check_token('coordinator', coordinator)}"
 
 
+@_remembered
 def event(definition: str) -> str:
     return f"saga.event.{check_token('definition', definition)}"
 
 
+@_remembered
 def control(coordinator: str) -> str:
     return f"saga.control.{check_token('coordinator', coordinator)}"
 
 
+@_remembered
 def dead(origin: str) -> str:
     return f"saga.dead.{check_token('origin', origin)}"
 

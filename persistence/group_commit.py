@@ -271,7 +271,7 @@ class CommitThread:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
-        self._loop_may_go_on = threading.Semaphore(0)
+        self._writing = threading.Lock()  # held from a job's hand-over until it has written
         self._is_written = True
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
@@ -280,14 +280,16 @@ class CommitThread:
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None:
         if self._closed:
             raise RuntimeError("the commit thread is closed")
+        self._writing.acquire()
         self._jobs.put((job, done))
-        self._loop_may_go_on.acquire()
+        with self._writing:  # the job lets go of it
+            pass
 
     def written(self) -> None:
         """Within a job: let the loop go on. The end of a job does so too."""
         if not self._is_written:
             self._is_written = True
-            self._loop_may_go_on.release()
+            self._writing.release()
 
     def close(self, timeout_seconds: float = 10.0) -> None:
         """Finish the jobs already given and end the thread; a disk that hangs is waited for no longer than this."""

@@ -20,11 +20,11 @@ from actors.record import (
     to_snapshot,
 )
 from actors.state import Answered, Begin, Cancel, Event, Hold, Outcome, Phase, Resume, TimedOut, Verb
+from actors.supervisor import COORDINATOR_TABLES
 from broker.codec import CodecError, pack, unpack
 from persistence import journal, snapshots
 from persistence.environment import Environment
 from scenarios.simulation.disk import open_environment, scratch_directory
-from scenarios.simulation.node import COORDINATOR_TABLES
 from tests.actors.bench import saga_id
 from tests.actors.trip import TIMEOUT_SECONDS, TRIP, WHO
 
@@ -184,7 +184,7 @@ def test_several_transitions_are_saved_as_one() -> None:
         environment = open_environment(directory, COORDINATOR_TABLES)
         record = new_record(TRIP, ID, WHO, "front", NOW)
         transitions = [advance(record, TRIP, event, NOW) for event in (Begin(), did(HOTEL), did(FLIGHT))]
-        done = seal(record, tuple(transition for transition in transitions if transition is not None))
+        done = seal(record, TRIP, tuple(transition for transition in transitions if transition is not None))
         environment.update(lambda tx: save(tx, ID, done))
         with environment.read() as tx:
             entries = [(sequence, from_entry(entry)) for sequence, entry in journal.read(tx, ID)]

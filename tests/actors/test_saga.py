@@ -213,12 +213,13 @@ def test_a_cancel_before_the_pivot_undoes_all(bench: Bench) -> None:
 
 
 def test_a_cancel_after_the_pivot_comes_too_late(bench: Bench) -> None:
-    """Past the pivot a saga only goes forward; the cancel is acknowledged and changes nothing."""
+    """Past the pivot a saga only goes forward; the cancel changes nothing, and an event says so."""
     coordinator = begin(bench, answering=("hotels", "flights", "bank"))
     bench.until(lambda: bench.peer.of("mail"))
     bench.peer.control(ID, CANCEL)
     bench.run_for(0.5)
     assert bench.held("SAGA_CONTROL") == 0
+    assert bench.peer.turns(ID) == ["started", "confirmed", "cancel-too-late"]
     bench.peer.reply(bench.peer.of("mail")[0])
     bench.until(lambda: bench.peer.turns(ID)[-1] == "completed")
     assert coordinator.counters["late"] == 1
