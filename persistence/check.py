@@ -110,6 +110,21 @@ def verify(path: Path) -> list[str]:
         raise from_os(error, path, "cannot read the database") from error
 
 
+def verify_live(path: Path) -> list[str] | None:
+    """`verify` of a database that another process may be writing; None if each attempt was overtaken by a commit.
+
+    What a header refers to stays as it is until the next commit, so a whole look under one header is exact. Raises
+    CorruptError when there is no sound header.
+    """
+    data = path / "data.mdb"
+    for _ in range(_LIVE_ATTEMPTS):
+        header = read_header(data)
+        problems = verify(path)
+        if read_header(data) == header:
+            return problems
+    return None
+
+
 def _check_short(path: Path, pages: int, header: Header) -> None:
     # LMDB may leave a tail of free pages unwritten; any other short file has been truncated.
     problems = verify(path.parent)

@@ -108,6 +108,7 @@ class Environment:
         database = open_lmdb(path, size, read_only=True)
         environment = cls(path, database, {}, 0, None, 0)
         try:
+            database.reader_check()  # of readers that were killed, such as an earlier one of this kind
             with environment.read() as tx:
                 known_schema(path, tx.get(META, SCHEMA_KEY))
                 environment.epoch = number(path, tx.get(META, EPOCH_KEY))
@@ -153,6 +154,23 @@ class Environment:
                 self._lmdb.set_mapsize(size)
             except lmdb.Error as error:
                 raise from_lmdb(error, self.path) from error
+
+    def latest(self) -> int:
+        """The number of the latest transaction that a read which begins now sees; it grows with every commit."""
+        with self._map_lock:
+            self._check_open()
+            txn = self._begin(write=False)
+            try:
+                return txn.id()
+            finally:
+                txn.abort()
+
+    def copy(self, tx: Transaction, fd: int) -> None:
+        """Write all that the read transaction `tx` of this environment sees to a file: a database, compacted."""
+        try:
+            self._lmdb.copyfd(fd, compact=True, txn=tx._txn)
+        except lmdb.Error as error:
+            raise from_lmdb(error, self.path) from error
 
     def close(self) -> None:
         """Release the database and the lock, after the transaction of another thread, if any. Idempotent."""

@@ -1,13 +1,14 @@
-"""Looking into a run's directory: its sagas by state, or one saga's life. Read-only, beside a live coordinator."""
+"""Looking into a run's directory: its sagas by state, or one saga's life and earlier states. Read-only, beside a
+live coordinator."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from actors.definition import Saga
+from actors.ids import created_at_seconds, is_id
 from actors.record import Entry, Record, SnapshotError, from_entry, from_snapshot, stalled
 from actors.state import Phase
 from broker.codec import CodecError, unpack
@@ -16,19 +17,22 @@ from persistence.check import check, read_header
 from persistence.environment import Environment
 from persistence.errors import CorruptError
 from persistence.transaction import Transaction
-from scenarios.operate import scenario_of
+from scenarios.rewind import Change, RewindError, changes, past_record
+from scenarios.run_directory import check_coordinator, check_saga_id, definitions_of
 from scenarios.scenario import COORDINATOR, ScenarioError
 from scenarios.view import park_reason
 
 PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE = "parked", "stalled", "active", "finished", "unreadable"
 STATES = (*(phase.name.lower() for phase in Phase), PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE)
 MAX_COUNTED = 100_000  # finished sagas whose snapshots are read to tell how they ended: a few seconds' worth
-MAX_ID_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One saga in the overview. Times are wall clock seconds since 1970; `steps` holds (name, status)."""
+    """One saga in the overview. Times are wall clock seconds since 1970; `steps` holds (name, status).
+
+    `updated_at` is the time of its last transition, or of its parking where its snapshot cannot be read.
+    """
 
     saga_id: str
     definition: str
@@ -42,11 +46,14 @@ class Row:
 
 @dataclass(slots=True)
 class Overview:
-    """Sagas by state. How finished ones ended is counted of the latest `counted_finished`; all else is exact."""
+    """Sagas by state. Unless `is_whole`, not all finished ones were read: how they ended is counted of the latest
+    `counted_finished`, and all else is exact."""
 
     data: str
     counts: Counter[str] = field(default_factory=Counter)
+    since_seconds: float | None = None  # only what has changed within it was looked at
     counted_finished: int = 0
+    is_whole: bool = True
     parked: list[Row] = field(default_factory=list)
     stalled: list[Row] = field(default_factory=list)
     sagas: list[Row] = field(default_factory=list)
@@ -54,7 +61,10 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class StepLine:
+    """`service` is empty where the definition is not known here."""
+
     step: str
+    service: str
     status: str
     round: int
     attempt: int
@@ -76,38 +86,60 @@ class Life:
     note: str
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between a saga's states after two of its transitions; 0 is before the first, and `after` may be
+    the earlier one. `timeline` holds all its transitions."""
+
+    saga_id: str
+    created_at: float
+    before: int
+    after: int
+    timeline: list[tuple[int, Entry]]
+    changes: list[Change]
+
+    def between(self) -> list[tuple[int, Entry]]:
+        """The transitions that have made the difference."""
+        first, last = sorted((self.before, self.after))
+        return [(number, entry) for number, entry in self.timeline if first < number <= last]
+
+
 class Inspector:
     """Reads one run's directory. Raises ScenarioError or StorageError if there is nothing to read."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        check_coordinator(data)
         path = data / COORDINATOR
-        try:
-            is_there = (path / "data.mdb").is_file()
-        except OSError as error:
-            raise ScenarioError(f"{path} cannot be read: {error.strerror}") from None
-        if not is_there:
-            raise ScenarioError(f"{data}: there is no coordinator's database here")
         _check_sound(path / "data.mdb")
-        self._sagas = _definitions(data)
+        self._sagas = definitions_of(data)
         self._environment = Environment.open_read_only(path)
 
     def close(self) -> None:
         self._environment.close()
 
-    def overview(self, *, state: str | None, limit: int, now: float | None = None) -> Overview:
-        """All sagas counted, and at most `limit` of each list; the newest first, those in flight before the rest."""
+    def overview(
+        self, *, state: str | None, limit: int, since_seconds: float | None = None, now: float | None = None
+    ) -> Overview:
+        """All sagas counted, and at most `limit` of each list; the newest first, those in flight before the rest.
+
+        `since_seconds` leaves out, lists and counts alike, what has not changed for longer than that.
+        """
         now = time.time() if now is None else now
-        found = Overview(str(self._data))
+        found = Overview(str(self._data), Counter({ACTIVE: 0, FINISHED: 0}), since_seconds)
         with self._environment.read() as tx:
-            counts = snapshots.counts(tx)
-            found.counts.update({ACTIVE: counts.active, FINISHED: counts.finished})
             for row in self._rows(tx, now):
-                found.counts.update(set(row.states) - {ACTIVE, FINISHED})
+                if since_seconds is not None and row.updated_at < now - since_seconds:
+                    continue
+                found.counts.update(row.states)
                 found.counted_finished += FINISHED in row.states
                 _keep(found.parked, row, PARKED in row.states, limit)
                 _keep(found.stalled, row, STALLED in row.states, limit)
                 _keep(found.sagas, row, state is None or state in row.states, limit)
+            counts = snapshots.counts(tx)
+            if since_seconds is None:
+                found.counts[FINISHED] = counts.finished
+            found.is_whole = counts.finished <= MAX_COUNTED
         return found
 
     def _rows(self, tx: Transaction, now: float) -> Iterator[Row]:
@@ -127,7 +159,9 @@ class Inspector:
             record = from_snapshot(snapshot)
         except SnapshotError as error:
             states = [PARKED, UNREADABLE, place] if parked_note else [UNREADABLE, place]
-            return Row(saga_id, "", states, 0.0, 0.0, 0, str(error), [])
+            created_at = created_at_seconds(saga_id) if is_id(saga_id) else 0.0
+            updated_at = park_reason(parked_note)[0] if parked_note else created_at
+            return Row(saga_id, "", states, created_at, updated_at, 0, str(error), [])
         states, reason = [record.state.phase.name.lower(), place], record.reason
         if parked_note is not None:
             states, reason = [PARKED, *states], park_reason(parked_note)[1]
@@ -141,27 +175,51 @@ class Inspector:
     def life(self, saga_id: str, now: float | None = None) -> Life:
         """Everything about one saga. Raises ScenarioError if there is none, or it cannot be read."""
         now = time.time() if now is None else now
-        is_possible = saga_id.isascii() and 0 < len(saga_id) <= MAX_ID_CHARS
-        with self._environment.read() as tx:
-            stored = snapshots.load(tx, saga_id) if is_possible else None
-            if stored is None:
-                raise ScenarioError(f"{self._data}: there is no saga {saga_id!r}")
-            note = snapshots.parked_note(tx, saga_id)
-            entries = journal.read(tx, saga_id)
-        try:
-            record = from_snapshot(stored.snapshot)
-            timeline = [(sequence, from_entry(entry)) for sequence, entry in entries]
-        except SnapshotError as error:
-            raise ScenarioError(f"{self._data}: saga {saga_id}: {error}") from None
+        stored, note, record, timeline = self._load(saga_id)
         row = self._row(saga_id, stored.snapshot, now, note, finished=stored.finished)
+        saga = self._known(record)
         steps = [
-            StepLine(name, step.status.name.lower(), step.round, step.attempt, record.results.get(name))
-            for name, step in zip(self._names(record), record.state.steps, strict=True)
-        ]
+            StepLine(
+                name, saga.steps[i].service if saga else "", step.status.name.lower(), step.round, step.attempt,
+                record.results.get(name),
+            )
+            for i, (name, step) in enumerate(zip(self._names(record), record.state.steps, strict=True))
+        ]  # fmt: skip
         return Life(
             row, record.version, record.fingerprint, record.sender, record.due_at, _unpacked(record.input_packed),
             steps, timeline, self._note(record, timeline),
         )  # fmt: skip
+
+    def difference(self, saga_id: str, before: int, after: int) -> Difference:
+        """What differs between the states after two transitions. Raises ScenarioError if one cannot be known."""
+        _, _, record, timeline = self._load(saga_id)
+        about = f"{self._data}: saga {saga_id}"
+        for number in (before, after):
+            if not 0 <= number <= record.sequence:
+                raise ScenarioError(f"{about} has the transitions 0 to {record.sequence}, and {number} is none")
+        saga = self._known(record)
+        if saga is None:
+            raise ScenarioError(f"{about}: its definition is not the one known here, so its states cannot be told")
+        try:
+            was, now = (past_record(saga, record, timeline, number) for number in (before, after))
+        except RewindError as error:
+            raise ScenarioError(f"{about}: its states cannot be told: {error}") from None
+        return Difference(saga_id, record.created_at, before, after, timeline, changes(saga, was, now))
+
+    def _load(self, saga_id: str) -> tuple[snapshots.Stored, bytes | None, Record, list[tuple[int, Entry]]]:
+        """What is stored of a saga: its snapshot, why it is parked, its record and its transitions."""
+        check_saga_id(saga_id)
+        with self._environment.read() as tx:
+            stored = snapshots.load(tx, saga_id)
+            if stored is None:
+                raise ScenarioError(f"{self._data}: there is no saga {saga_id}")
+            note = snapshots.parked_note(tx, saga_id)
+            entries = journal.read(tx, saga_id)
+        try:
+            record = from_snapshot(stored.snapshot)
+            return stored, note, record, [(sequence, from_entry(entry)) for sequence, entry in entries]
+        except SnapshotError as error:
+            raise ScenarioError(f"{self._data}: saga {saga_id}: {error}") from None
 
     def _known(self, record: Record) -> Saga | None:
         saga = self._sagas.get(record.definition)
@@ -190,14 +248,6 @@ def _keep(rows: list[Row], row: Row, wanted: bool, limit: int) -> None:
         rows.append(row)
 
 
-def _definitions(data: Path) -> dict[str, Saga]:
-    """The run's sagas by name; none if its scenario cannot be loaded any more, which must not hide its data."""
-    try:
-        return dict(scenario_of(data).domain.sagas)
-    except ScenarioError:
-        return {}
-
-
 def _check_sound(path: Path) -> None:
     """Damage is found by plain reads before LMDB maps the file. With a writer at work what they find may be of its
     doing: then it has committed meanwhile."""
@@ -215,31 +265,3 @@ def _unpacked(packed: bytes) -> object:
         return unpack(packed)
     except CodecError as error:
         return f"unreadable: {error}"
-
-
-# --- as JSON ---------------------------------------------------------------------------------------------------
-
-
-def overview_json(found: Overview) -> dict[str, Any]:
-    lists = {name: [asdict(row) for row in getattr(found, name)] for name in ("parked", "stalled", "sagas")}
-    counts = dict(sorted(found.counts.items()))
-    return {"data": found.data, "counts": counts, "counted_finished": found.counted_finished} | lists
-
-
-def life_json(life: Life) -> dict[str, Any]:
-    """One flat object; the steps' statuses stand in `steps`, the transitions in `timeline`."""
-    whole = asdict(life)
-    row = whole.pop("row")
-    del row["steps"]
-    whole["timeline"] = [{"sequence": sequence} | entry._asdict() for sequence, entry in life.timeline]
-    cleaned = _jsonable(row | whole)
-    assert isinstance(cleaned, dict)
-    return cleaned
-
-
-def _jsonable(value: object) -> object:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    return value.hex() if isinstance(value, bytes) else value

@@ -1,78 +1,143 @@
 """What an operator does to one saga: resume it or cancel it, through its coordinator or in its stead."""
 
 import asyncio
-import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from actors.definition import Saga
+from actors.machine import decide
 from actors.messages import CANCEL, Control, to_envelope
-from actors.record import SnapshotError, change, from_snapshot, save
-from actors.state import Cancel, Phase, Resume
+from actors.record import Entry, Record, SnapshotError, change, from_entry, from_snapshot, save
+from actors.state import Cancel, Notice, Phase, Resume, Status
+from actors.supervisor import COORDINATOR_TABLES
 from broker import subjects
 from broker.batching import Batcher
-from persistence import snapshots
+from persistence import journal, snapshots
 from persistence.environment import Environment
-from persistence.errors import LockedError, StorageError
-from scenarios import library
-from scenarios.load import COORDINATOR_NAME
-from scenarios.runner import RUN_FILE, URL_FILE
-from scenarios.scenario import COORDINATOR, Scenario, ScenarioError
-from scenarios.serving import COORDINATOR_TABLES, Access
+from persistence.errors import LockedError
+from scenarios.held_directory import URL_FILE
+from scenarios.run_directory import check_coordinator, check_saga_id, definitions_of, scenario_of
+from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, ScenarioError
+from scenarios.serving import Access
+from scenarios.view import park_reason
 
 ANSWER_SECONDS = 10.0
+SETTLE_SECONDS = 3.0  # how long to wait for a pivot's service to decide about a cancel
 POLL_SECONDS = 0.05
 
 
-def scenario_of(data: Path) -> Scenario:
-    """The scenario that a run's directory belongs to. Raises ScenarioError."""
-    path = data / RUN_FILE
-    try:
-        reference = str(json.loads(path.read_text())["reference"])
-    except (OSError, ValueError, KeyError):
-        raise ScenarioError(f"{data}: this is no run's directory ({RUN_FILE} is missing or unreadable)") from None
-    return library.find(reference)
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. `is_refused`: it is not done, and never will be, or nobody knows."""
+
+    text: str
+    is_refused: bool = False
 
 
-def operate(data: Path, saga_id: str, action: str, access: Access | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a saga stands in the store; `entries` are its transitions, oldest first."""
+
+    record: Record
+    park_note: bytes | None
+    entries: list[Entry]
+
+    def words(self) -> str:
+        """In a word, and why if it is parked."""
+        phase = self.record.state.phase
+        if self.park_note is not None and phase < Phase.COMPLETED:
+            return f"parked: {park_reason(self.park_note)[1]}"
+        return phase.name.lower()
+
+
+def operate(data: Path, saga_id: str, action: str, access: Access | None = None) -> Answer:
     """Resume or cancel a saga, and say what became of it.
 
     With a coordinator running it is asked to; with none, this takes the directory's lock and does it itself: the
     next start sends what follows. Raises ScenarioError, StorageError or BrokerError.
     """
-    if not (data / COORDINATOR / "data.mdb").exists():
-        raise ScenarioError(f"{data}: there is no coordinator's database here")
+    check_coordinator(data)
+    check_saga_id(saga_id)
     try:
         environment = Environment.open(data / COORDINATOR, COORDINATOR_TABLES)
     except LockedError:
         return asyncio.run(_through_coordinator(data, saga_id, action, access))
     try:
-        return _in_its_stead(environment, scenario_of(data), saga_id, action)
+        return _in_its_stead(environment, scenario_of(data).domain.sagas, saga_id, action)
     finally:
         environment.close()
 
 
-def _in_its_stead(environment: Environment, scenario: Scenario, saga_id: str, action: str) -> str:
+def _standing(environment: Environment, saga_id: str) -> _Standing:
+    """Raises ScenarioError if there is no such saga, or it cannot be understood."""
     with environment.read() as tx:
         stored = snapshots.load(tx, saga_id)
-    if stored is None:
-        raise ScenarioError(f"there is no saga {saga_id}")
+        if stored is None:
+            raise ScenarioError(f"there is no saga {saga_id}")
+        note = snapshots.parked_note(tx, saga_id)
+        entries = journal.read(tx, saga_id)
     try:
-        record = from_snapshot(stored.snapshot)
+        return _Standing(from_snapshot(stored.snapshot), note, [from_entry(entry) for _, entry in entries])
     except SnapshotError as error:
-        raise ScenarioError(f"saga {saga_id}: {error}") from None
-    saga = scenario.domain.sagas.get(record.definition)
+        raise ScenarioError(
+            f"saga {saga_id}: {error}; it stays as it is until the code that wrote it is run, or a backup is restored"
+        ) from None
+
+
+def _refusal(saga: Saga, saga_id: str, standing: _Standing, action: str) -> Answer | None:
+    """What is to be said where the machine has nothing to do; None where it has."""
+    state = standing.record.state
+    decision = decide(saga, state, Cancel() if action == CANCEL else Resume())
+    if decision.state is not state:
+        return None
+    if Notice.CANCEL_TOO_LATE not in decision.effects:
+        return Answer(f"{saga_id}: nothing to {action}; it is {standing.words()}")
+    return Answer(_too_late(saga, saga_id, standing), is_refused=True)
+
+
+def _too_late(saga: Saga | None, saga_id: str, standing: _Standing) -> str:
+    if standing.record.state.phase is Phase.COMPLETED:
+        return f"{saga_id}: too late to cancel; it is completed"
+    pivot = "its pivot" if saga is None or saga.pivot is None else f"its pivot {saga.steps[saga.pivot].name}"
+    return f"{saga_id}: too late to cancel; {pivot} is done, and it only goes forward; it is {standing.words()}"
+
+
+# --- without a coordinator -------------------------------------------------------------------------------------
+
+
+def _in_its_stead(environment: Environment, sagas: Mapping[str, Saga], saga_id: str, action: str) -> Answer:
+    standing = _standing(environment, saga_id)
+    record = standing.record
+    saga = sagas.get(record.definition)
     if saga is None or not record.matches(saga):
         raise ScenarioError(f"saga {saga_id}: its definition {record.definition!r} is not the one known here")
+    refusal = _refusal(saga, saga_id, standing, action)
+    if refusal is not None:
+        return refusal
     event = Cancel() if action == CANCEL else Resume()
     done = change(record, saga, event, time.time(), f"{action} by an operator")
-    if done is None:
-        return f"{saga_id}: nothing to {action}; it is {_described(environment, saga_id)}"
+    assert done is not None
     environment.update(lambda tx: save(tx, saga_id, done))
-    return f"{saga_id}: {action} is saved; it goes on when its coordinator is started"
+    rest = "it goes on when its coordinator is started"
+    if action == CANCEL and _pivot_is_open(saga, record):
+        rest += "; its pivot was asked for: if that was done, the cancel comes too late and the saga goes forward"
+    return Answer(f"{saga_id}: {action} is saved; {rest}")
 
 
-async def _through_coordinator(data: Path, saga_id: str, action: str, access: Access | None) -> str:
+def _pivot_is_open(saga: Saga, record: Record) -> bool:
+    """Whether only the pivot's service can say if a cancelled saga goes back."""
+    if saga.pivot is None:
+        return False
+    return record.state.steps[saga.pivot].status in (Status.UNKNOWN, Status.UNDOING, Status.UNDO_EXHAUSTED)
+
+
+# --- through the coordinator -----------------------------------------------------------------------------------
+
+
+async def _through_coordinator(data: Path, saga_id: str, action: str, access: Access | None) -> Answer:
     if access is None:
         try:
             access = Access((data / URL_FILE).read_text().strip())
@@ -80,50 +145,74 @@ async def _through_coordinator(data: Path, saga_id: str, action: str, access: Ac
             raise ScenarioError(f"{data}: a coordinator is running, but {URL_FILE} is missing: give --nats") from None
     environment = Environment.open_read_only(data / COORDINATOR)
     try:
-        before = _sequence(environment, saga_id)
-        if before is None:
-            raise ScenarioError(f"there is no saga {saga_id}")
+        before = _standing(environment, saga_id)
+        saga = definitions_of(data).get(before.record.definition)
+        if saga is not None and not before.record.matches(saga):
+            saga = None
+        # A parked note over a state that is not parked: its coordinator does not know its definition.
+        if saga is not None and (before.park_note is None or action == CANCEL):
+            refusal = _refusal(saga, saga_id, before, action)
+            if refusal is not None:
+                return refusal
         broker = await access.connect(f"sagasim-{action}")
         try:
             batcher = Batcher(broker, asyncio.get_running_loop().call_soon, origin=action)
             batcher.send(subjects.control(COORDINATOR_NAME), to_envelope(Control(saga_id, action)))
-            await _until_changed(environment, saga_id, before)
+            return await _answer(environment, saga, saga_id, action, len(before.entries))
         finally:
             await broker.close()
-        return f"{saga_id}: asked its coordinator to {action} it; it is {_described(environment, saga_id)}"
     finally:
         environment.close()
 
 
-async def _until_changed(environment: Environment, saga_id: str, before: int) -> None:
-    """Wait for the saga's next transition; there may be none, if the request comes too late."""
+async def _answer(environment: Environment, saga: Saga | None, saga_id: str, action: str, known: int) -> Answer:
+    """Wait until the request stands in the saga's journal, behind the `known` entries, and tell what follows.
+
+    A request that changes nothing leaves nothing in the journal: what came before it shows why.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_SECONDS):
-            while _sequence(environment, saga_id) == before and not _finished(environment, saga_id):
+            while not _is_heard(environment, saga_id, action, known):
                 await asyncio.sleep(POLL_SECONDS)
+    standing = _standing(environment, saga_id)
+    asked = f"{saga_id}: asked its coordinator to {action} it; "
+    if any(entry.event == action for entry in standing.entries[known:]):
+        if action == CANCEL:
+            return await _answer_to_cancel(environment, saga, saga_id, asked)
+        return Answer(f"{asked}it is {standing.words()}")
+    if action == CANCEL and _is_past_cancel(standing):
+        return Answer(_too_late(saga, saga_id, standing), is_refused=True)
+    if standing.record.state.phase >= Phase.COMPLETED:
+        return Answer(f"{saga_id}: nothing to {action}; it is {standing.words()}")
+    silence = f"nothing has come of it in {ANSWER_SECONDS:g} s; it is {standing.words()}"
+    return Answer(asked + silence, is_refused=True)
 
 
-def _sequence(environment: Environment, saga_id: str) -> int | None:
-    with environment.read() as tx:
-        stored = snapshots.load(tx, saga_id)
-    return None if stored is None else from_snapshot(stored.snapshot).sequence
+def _is_heard(environment: Environment, saga_id: str, action: str, known: int) -> bool:
+    """Whether a request is in the journal, or never will be since it comes too late."""
+    standing = _standing(environment, saga_id)
+    if standing.record.state.phase >= Phase.COMPLETED or (action == CANCEL and _is_past_cancel(standing)):
+        return True
+    return any(entry.event == action for entry in standing.entries[known:])
 
 
-def _finished(environment: Environment, saga_id: str) -> bool:
-    with environment.read() as tx:
-        stored = snapshots.load(tx, saga_id)
-    return stored is None or stored.finished
+def _is_past_cancel(standing: _Standing) -> bool:
+    """By its journal: its definition may be unknown here."""
+    is_past_pivot = any(Notice.PIVOT.value in entry.notices for entry in standing.entries)
+    return is_past_pivot or standing.record.state.phase is Phase.COMPLETED
 
 
-def _described(environment: Environment, saga_id: str) -> str:
-    """Where a saga stands, in words."""
-    try:
-        with environment.read() as tx:
-            stored = snapshots.load(tx, saga_id)
-            parked = snapshots.parked_note(tx, saga_id) is not None
-    except StorageError as error:
-        return f"unreadable: {error}"
-    if stored is None:
-        return "gone"
-    phase = from_snapshot(stored.snapshot).state.phase
-    return "parked" if parked and phase < Phase.COMPLETED else phase.name.lower()
+async def _answer_to_cancel(environment: Environment, saga: Saga | None, saga_id: str, asked: str) -> Answer:
+    """A cancel is saved. Where the pivot was asked for by then, its service has the last word: wait for that."""
+    standing = _standing(environment, saga_id)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while saga is not None and _pivot_is_open(saga, standing.record):
+                await asyncio.sleep(POLL_SECONDS)
+                standing = _standing(environment, saga_id)
+    if any(Notice.CANCEL_TOO_LATE.value in entry.notices for entry in standing.entries):
+        return Answer(_too_late(saga, saga_id, standing), is_refused=True)
+    rest = f"it is {standing.words()}"
+    if saga is not None and _pivot_is_open(saga, standing.record):
+        rest += "; its pivot was asked for: if that was done, the cancel comes too late and the saga goes forward"
+    return Answer(asked + rest)

@@ -1,6 +1,7 @@
 """The other process of a test: `Child` in the parent, `main` in the child. They talk in lines."""
 
 import asyncio
+import itertools
 import logging
 import os
 import resource
@@ -121,6 +122,18 @@ def committer(path: Path) -> None:
     asyncio.run(run())
 
 
+def two_databases(path: Path) -> None:
+    """Commit the numbers 0, 1, 2... for ever, each into `first` and then into `second`; both maps have to grow."""
+    databases = [
+        Environment.open(path / name, ("a",), map_size_bytes=1 << 18, sync=False) for name in ("first", "second")
+    ]
+    for number in itertools.count():
+        for database in databases:
+            database.update(lambda tx, number=number: put_number(tx, "a", number))  # type: ignore[misc]
+        if number == 0:
+            say("ready")
+
+
 def crash(path: Path, point: str) -> None:
     """Commit the numbers 0, 1, 2... one a group, and die by SIGKILL at the given point of the commit of 3."""
 
@@ -195,7 +208,13 @@ def main(role: str, path: str, *arguments: str) -> None:
     if role == "crash":
         crash(Path(path), *arguments)
     else:
-        roles = {"zombie": zombie, "reader": reader, "committer": committer, "full_disk": full_disk}
+        roles = {
+            "zombie": zombie,
+            "reader": reader,
+            "committer": committer,
+            "full_disk": full_disk,
+            "two_databases": two_databases,
+        }
         roles[role](Path(path))
 
 

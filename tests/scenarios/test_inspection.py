@@ -4,16 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import run_sim
-from actors.definition import Saga
 from actors.ids import new_id
-from actors.record import Record, change, new_record, save
-from actors.state import Answered, Begin, Cancel, Event, Outcome, TimedOut, Verb, waiting_for
+from actors.state import Cancel, TimedOut, Verb
+from actors.supervisor import COORDINATOR_TABLES
+from broker.codec import pack
 from persistence import snapshots
 from persistence.environment import Environment
 from persistence.errors import CorruptError
@@ -21,64 +22,14 @@ from persistence.opening import META, SCHEMA_KEY
 from persistence.transaction import Transaction
 from scenarios import inspection
 from scenarios.inspection import Inspector
-from scenarios.inspection_text import inspect
+from scenarios.inspection_text import JSON, MERMAID, inspect
 from scenarios.scenario import COORDINATOR, ScenarioError
-from scenarios.serving import COORDINATOR_TABLES
-from scenarios.shop.sagas import ORDER
-
-NOW = 1_800_000_000.0
-STEPS = [step.name for step in ORDER.steps]
-COMPLETED, COMPENSATED, PARKED, STALLED, RUNNING = (new_id(NOW + i, f"s{i}") for i in range(5))
-Answer = Callable[[str, Verb], Outcome]
-
-
-class Coordinator:
-    """Plays sagas through the real machine into a real database."""
-
-    def __init__(self, data: Path) -> None:
-        (data / "run.json").write_text(json.dumps({"reference": "mixed"}))
-        self.environment = Environment.open(data / COORDINATOR, COORDINATOR_TABLES, sync=False)
-
-    def begin(self, saga_id: str, at: float = NOW, saga: Saga = ORDER) -> Record:
-        record = new_record(saga, saga_id, {"amount": 4200}, "order", at)
-        self.tell(record, Begin(), at)
-        return record
-
-    def tell(self, record: Record, event: Event, at: float, value: object = None) -> None:
-        done = change(record, ORDER, event, at, value)
-        assert done is not None
-        self.environment.update(lambda tx: save(tx, record.saga_id, done))
-
-    def play(self, saga_id: str, answer: Answer) -> Record:
-        """Answer everything that the saga asks, 10 ms apart, until it asks for nothing more."""
-        record, at = self.begin(saga_id), NOW
-        while waiting := waiting_for(record.state):
-            send, at = waiting[0], at + 0.01
-            outcome = answer(STEPS[send.step], send.verb)
-            value = "no" if outcome is Outcome.REFUSED else {"at": send.step}
-            self.tell(record, Answered(send.step, send.verb, send.round, send.attempt, outcome), at, value)
-        return record
-
-
-def always(_step: str, _verb: Verb) -> Outcome:
-    return Outcome.DONE
-
-
-def refusing(name: str) -> Answer:
-    return lambda step, verb: Outcome.REFUSED if step == name and verb is Verb.DO else Outcome.DONE
+from tests.scenarios.played import COMPENSATED, COMPLETED, NOW, PARKED, RUNNING, STALLED, Coordinator, one_of_each
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A directory with one saga of each kind; its coordinator is gone."""
-    coordinator = Coordinator(tmp_path)
-    coordinator.play(COMPLETED, always)
-    coordinator.play(COMPENSATED, refusing("authorize"))
-    coordinator.play(PARKED, refusing("capture"))
-    coordinator.begin(STALLED, at=NOW - 60)
-    coordinator.begin(RUNNING)
-    coordinator.environment.close()
-    return tmp_path
+    return one_of_each(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +37,8 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: NOW + 1)
 
 
-def as_json(data: Path, saga_id: str | None = None, state: str | None = None, limit: int = 20) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(inspect(data, saga_id, state=state, limit=limit, as_json=True))
+def as_json(data: Path, saga_id: str | None = None, **wanted: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(inspect(data, saga_id, form=JSON, **wanted))
     return found
 
 
@@ -122,7 +73,7 @@ def test_overview_order(data: Path) -> None:
 def test_state_filter(data: Path, state: str, expected: list[str]) -> None:
     """`--state` leaves only sagas in that state."""
     assert [row["saga_id"] for row in as_json(data, state=state)["sagas"]] == expected
-    text = inspect(data, None, state=state, limit=20, as_json=False)
+    text = inspect(data, state=state)
     assert all(saga_id in text for saga_id in expected)
     assert (f"no saga is {state}" in text) == (not expected)
 
@@ -132,12 +83,41 @@ def test_limit(data: Path) -> None:
     found = as_json(data, limit=2)
     assert len(found["sagas"]) == 2
     assert found["counts"]["active"] == 3
-    assert "latest  2 of 5; --limit shows more" in inspect(data, None, state=None, limit=2, as_json=False)
+    assert "latest  2 of 5; --limit shows more" in inspect(data, limit=2)
+
+
+@pytest.mark.parametrize(("since_seconds", "is_stalled_in"), [(1.0, False), (60.0, False), (61.0, True)])
+def test_since(data: Path, since_seconds: float, is_stalled_in: bool) -> None:
+    """`--since` leaves only what has changed in that time, in the lists as in the counts."""
+    found = as_json(data, since_seconds=since_seconds)
+    expected = {RUNNING, PARKED, COMPLETED, COMPENSATED, *([STALLED] if is_stalled_in else [])}
+    assert {row["saga_id"] for row in found["sagas"]} == expected
+    assert found["counts"]["active"] + found["counts"]["finished"] == len(expected)
+    assert len(found["stalled"]) == is_stalled_in
+
+
+def test_since_with_a_state(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Filters go together, and what they leave out is said."""
+    assert run_sim.main(["inspect", str(data), "--state", "stalled", "--since", "5s"]) == 0
+    out = capsys.readouterr().out
+    assert "(of those that have changed in the last 5 s)" in out
+    assert "no saga that has changed in the last 5 s is stalled" in out
+
+
+def test_an_unreadable_saga_counts_from_its_parking(data: Path) -> None:
+    """A snapshot that cannot be read tells no time: that of its parking stands for it, or that of its creation."""
+    parked, other = new_id(NOW - 3600, "parked"), new_id(NOW - 3600, "other")
+    for saga_id in (parked, other):
+        store(data, partial(snapshots.save, saga_id=saga_id, snapshot=b"\xc1"))
+    store(data, lambda tx: snapshots.park(tx, parked, pack([NOW - 10, "not known"])))
+    found = as_json(data, state="unreadable", since_seconds=60.0)
+    assert [row["saga_id"] for row in found["sagas"]] == [parked]
+    assert len(as_json(data, state="unreadable", since_seconds=7200.0)["sagas"]) == 2
 
 
 def test_overview_text(data: Path) -> None:
     """People read counts, parked sagas with the reason, and a glyph a step."""
-    text = inspect(data, None, state=None, limit=20, as_json=False)
+    text = inspect(data)
     assert "3 active · 2 finished · 1 compensated · 1 completed · 3 running · 1 parked · 1 stalled" in text
     parked = next(line for line in text.splitlines() if line.startswith(PARKED))
     assert parked.split()[1:] == ["parked", "1", "s", "●●●●●●!●", "order", "capture", "refused:", "no"]
@@ -173,12 +153,57 @@ def test_life_of_a_compensated_saga(data: Path) -> None:
 
 
 def test_life_text(data: Path) -> None:
-    """The timeline is a table: offset, event, step, attempt, phase, and what followed."""
-    lines = inspect(data, COMPENSATED, state=None, limit=20, as_json=False).splitlines()
-    refusal = next(line for line in lines if line.lstrip().startswith("+") and "refused" in line)
-    assert refusal.split()[:6] == ["+0.030", "s", "refused", "authorize", "1", "compensating"]
+    """The timeline is a table: number, offset, how long it took, step, attempt, result, phase, and what followed."""
+    lines = inspect(data, COMPENSATED).splitlines()
+    refusal = next(line for line in lines if line.lstrip().startswith("4 ") and "refused" in line)
+    words = ["4", "+0.030", "s", "30.0", "ms", "authorize", "1", "refused", "compensating"]
+    assert refusal.split()[: len(words)] == words
     assert refusal.endswith("failing · sent undo open, undo reserve, undo prepare · no")
     assert any(line.split()[:4] == ["prepare", "○", "undone", "0"] for line in lines)
+
+
+def test_life_as_bars(data: Path) -> None:
+    """Below the table each step has a bar, with how long it was waited for."""
+    lines = inspect(data, COMPENSATED).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split() == ["+0.000", "s", "+0.060", "s"])
+    bars = [line.split() for line in lines[first + 1 : first + 5]]
+    assert [(bar[0], bar[-2:]) for bar in bars] == [
+        ("open", ["20.0", "ms"]),
+        ("reserve", ["40.0", "ms"]),
+        ("authorize", ["30.0", "ms"]),
+        ("prepare", ["60.0", "ms"]),
+    ]
+    assert bars[2][1].endswith("✗")
+    assert all(bar[-3].endswith("○") for bar in (bars[0], bars[1], bars[3]))
+
+
+def test_attempts_as_json(data: Path) -> None:
+    """`attempts` holds what was asked, from when to when, and what came of it; a transition says how long it took."""
+    life = as_json(data, COMPENSATED)
+    asked = {(one["step"], one["verb"]): one for one in life["attempts"]}
+    assert len(asked) == len(life["attempts"]) == 7
+    assert asked["authorize", "do"]["outcome"] == "refused"
+    assert asked["authorize", "do"]["duration_seconds"] == pytest.approx(0.03)
+    assert asked["prepare", "do"]["outcome"] == "unknown"
+    assert asked["prepare", "undo"]["outcome"] == "done"
+    assert life["timeline"][0]["took_seconds"] is None
+    assert life["timeline"][3]["took_seconds"] == pytest.approx(0.03)
+
+
+def test_life_as_mermaid(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--mermaid` prints the messages between the coordinator and the services."""
+    assert run_sim.main(["inspect", str(data), COMPENSATED, "--mermaid"]) == 0
+    assert capsys.readouterr().out == inspect(data, COMPENSATED, form=MERMAID) + "\n"
+    lines = inspect(data, COMPENSATED, form=MERMAID).splitlines()
+    assert lines[0] == "sequenceDiagram"
+    assert "    p3-->>p1: +0.030 s authorize refused: no" in lines
+
+
+def test_a_stuck_saga_is_drawn_up_to_now(data: Path) -> None:
+    """What a saga still waits for lasts until now, and is marked as open."""
+    bar = next(line for line in inspect(data, STALLED).splitlines() if line.startswith("reserve  ") and "━" in line)
+    assert bar.split()[1].endswith("▸")
+    assert bar.split()[-2:] == ["61.00", "s"]
 
 
 def test_attempts(tmp_path: Path) -> None:
@@ -210,14 +235,14 @@ def test_unreadable_snapshot(data: Path) -> None:
     assert found["counts"]["unreadable"] == 1
     assert len(found["sagas"]) == 6
     with pytest.raises(ScenarioError, match="not a snapshot"):
-        inspect(data, broken, state=None, limit=20, as_json=False)
+        inspect(data, broken)
 
 
 def test_control_characters(data: Path) -> None:
     """What a service has said moves no cursor."""
     coordinator_reason = "\x1b[2Jboo\nhoo"
     store(data, lambda tx: snapshots.park(tx, RUNNING, b"\x92\x00" + b"\xab" + coordinator_reason.encode()))
-    text = inspect(data, None, state=None, limit=20, as_json=False)
+    text = inspect(data)
     assert "boo hoo" in text
     assert "\x1b" not in text
 
@@ -262,17 +287,47 @@ def test_unusable(data: Path, spoil: Callable[[Path], None], says: str, capsys: 
     assert says in err
 
 
-@pytest.mark.parametrize("saga_id", ["nope", "", "ünknown", "x" * 600])
-def test_unknown_id(data: Path, saga_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An id that no saga has ends in one clear line and status 2."""
+@pytest.mark.parametrize(
+    ("saga_id", "says"),
+    [("nope", "there is no saga nope"), *((bad, "is no saga id") for bad in ("", "ünknown", "x" * 600, "a b"))],
+)
+def test_unknown_id(data: Path, saga_id: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id that no saga has, or can have, ends in one clear line and status 2."""
     assert run_sim.main(["inspect", str(data), saga_id]) == 2
-    assert "there is no saga" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
 
 
-def test_bad_words(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((PARKED, "--state", "parked"), "--state goes without a SAGA_ID"),
+        ((PARKED, "--since", "1h"), "--since goes without a SAGA_ID"),
+        (("--diff", "1", "2"), "--diff goes with a SAGA_ID"),
+        (("--mermaid",), "--mermaid goes with a SAGA_ID"),
+        ((PARKED, "--mermaid", "--diff", "1", "2"), "--mermaid goes without --diff"),
+        ((PARKED, "--diff", "1", "99"), "99 is none"),
+        ((PARKED, "--diff", "-1", "2"), "-1 is none"),
+    ],
+)
+def test_bad_words(data: Path, words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong usage ends in one clear line and status 2."""
-    assert run_sim.main(["inspect", str(data), PARKED, "--state", "parked"]) == 2
-    assert "--state goes without a SAGA_ID" in capsys.readouterr().err
+    assert run_sim.main(["inspect", str(data), *words]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("since", ["", "h", "1", "1y", "1.5h", "-1h", "²h"])
+def test_bad_since(data: Path, since: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no time ends in one clear line and status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        run_sim.main(["inspect", str(data), f"--since={since}"])
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert "is no time such as 90s, 5m, 1h or 2d" in err
+    assert err.count("\n") == 1
 
 
 def test_damage_of_a_writer(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

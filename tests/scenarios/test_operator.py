@@ -84,7 +84,11 @@ def test_a_confirmed_order_cannot_be_cancelled(stuck: Sim) -> None:
     """Past the pivot a cancel changes nothing and says so."""
     saga_id = _parked(stuck.home / "data")[0]
     done = stuck("cancel", "data", saga_id)
-    assert (done.returncode, done.stdout) == (0, f"{saga_id}: nothing to cancel; it is parked\n")
+    assert done.returncode == 1
+    assert done.stdout == (
+        f"{saga_id}: too late to cancel; its pivot confirm is done, and it only goes forward; "
+        "it is parked: capture refused: the bank is closed\n"
+    )
 
 
 def test_an_unknown_saga_is_one_line(stuck: Sim) -> None:
@@ -114,6 +118,9 @@ def test_served_nodes_are_steered_from_the_command_line(sim: Sim, outside: Outsi
             if "unfinished sagas are back" in line:
                 break
         for saga_id in _parked(sim.home / "data"):
+            late = sim("cancel", "data", saga_id)
+            assert late.returncode == 1, late.stderr
+            assert "too late to cancel; its pivot confirm is done" in late.stdout
             done = sim("resume", "data", saga_id)
             assert done.returncode == 0, done.stderr
             assert re.search(r"asked its coordinator to resume it; it is (running|completed)", done.stdout)
