@@ -1,14 +1,19 @@
 """sagasim's command line."""
 
+# ruff: noqa: E402 - the first thing is to let Ctrl-C end quietly what is still being loaded
+import signal
+
+_interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import asyncio
 import contextlib
 import os
 import random
-import signal
+import shlex
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,23 +21,37 @@ from actors.definition import DefinitionError
 from broker.port import BrokerError
 from persistence.errors import LockedError, StorageError
 from scenarios import dashboard, library, logs
-from scenarios.cluster import NOT_YET, ClusterError
+from scenarios.backup import backup
+from scenarios.bench import parts
+from scenarios.bench.commands import BenchOptions, bench
+from scenarios.checking import check_directory, findings_json, findings_lines
+from scenarios.cluster import ClusterError
 from scenarios.faults import from_text
+from scenarios.held_directory import URL_FILE
 from scenarios.inspection import STATES
-from scenarios.inspection_text import inspect
+from scenarios.inspection_json import as_json
+from scenarios.inspection_text import JSON, MERMAID, TEXT, inspect
+from scenarios.load import check_load
 from scenarios.operate import operate
-from scenarios.plain import opening, show, summary
-from scenarios.runner import URL_FILE, Run, RunOptions, result_json
+from scenarios.plain import Output, access_words, again, opening, show, summary
+from scenarios.report.facts import Facts, of_real_run, of_simulated_run
+from scenarios.report.outputs import Outputs, check_writable
+from scenarios.runner import Run, RunOptions, result_json
 from scenarios.scenario import COORDINATOR, SERVICES, Result, Scenario, ScenarioError
-from scenarios.serving import Access, Serving, serve
+from scenarios.serving import NOT_YET, Access, Serving, serve
 from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
 
+signal.signal(signal.SIGINT, _interrupted)
+
 DATA_HOME = Path("sagasim-data")
 DEFAULT_SEEDS = 200
-WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_SEED_DIGITS = 18
+WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError, OSError)
 """What is said in one line, with exit status 2."""
+OUTPUT = Output()
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,10 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough; do not fail again when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    if OUTPUT.problem:
+        print(f"sagasim: standard output cannot be written: {OUTPUT.problem}", file=sys.stderr)
+        return status or 2
     return status
 
 
@@ -76,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--orders", type=_positive, metavar="N", help="of each life; drawn by the seed unless given")
     word.add_argument("--concurrency", type=_positive, metavar="C")
     word.add_argument("--seeds", type=_positive, metavar="N", help="how many, from 0 (default: 200)")
-    word.add_argument("--seed", type=int, metavar="S", help="this one; with --seeds, the first")
+    word.add_argument("--seed", type=_seed, metavar="S", help="this one; with --seeds, the first")
     word.add_argument("--crash-points", action="store_true", help="instead: crash at every boundary of every node")
     word.add_argument("--double", action="store_true", help="with --crash-points: and again at each one after that")
     word.add_argument("--at", default="", metavar="CASE", help="with --crash-points: only this one")
@@ -88,14 +106,34 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("data", type=Path, metavar="DIR")
     word.add_argument("saga_id", nargs="?", metavar="SAGA_ID")
     word.add_argument("--state", choices=STATES, help="only sagas in this state")
+    word.add_argument(
+        "--since", type=_seconds, metavar="TIME", help="only what has changed in the last 90s, 5m, 1h, 2d"
+    )
     word.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most so many a table")
-    word.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    word.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what is different after B from after A")
+    forms = word.add_mutually_exclusive_group()
+    forms.add_argument("--json", dest="form", action="store_const", const=JSON, default=TEXT, help="one JSON object")
+    forms.add_argument("--mermaid", dest="form", action="store_const", const=MERMAID, help="a sequence diagram")
+    word = _word(commands, "backup", _backup, "copy a run's directory while its nodes are at work")
+    word.add_argument("data", type=Path, metavar="DIR")
+    word.add_argument("out", type=Path, metavar="OUT")
+    word = _word(commands, "check", _check, "is a run's directory sound? structure, orphans, impossible states")
+    word.add_argument("data", type=Path, metavar="DIR")
+    word.add_argument("--scenario", metavar="NAME|FILE.py", help="whose sagas and services, if DIR does not say")
+    word.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     for action in ("resume", "cancel"):
         word = _word(commands, action, _operate, f"{action} one saga")
         word.add_argument("data", type=Path, metavar="DIR")
         word.add_argument("saga_id", metavar="SAGA_ID")
         word.set_defaults(action=action)
         _broker_words(word)
+    word = _word(commands, "bench", _bench, "how fast it is, beside the limit of wire and disk in the same run")
+    word.add_argument("--orders", type=_positive, metavar="N", help="a measurement (default: by the concurrency)")
+    word.add_argument(
+        "--concurrency", type=_positives, default=(1, 100, 1000), metavar="C,C,...", help="orders under way at a time"
+    )
+    word.add_argument("--only", type=_parts, default=parts.NAMES, metavar="PART,...", help=", ".join(parts.NAMES))
+    word.add_argument("--json", type=Path, metavar="FILE", help="write all figures as one JSON object")
     word = _word(commands, "serve", _serve, "one node, to run beside others")
     word.add_argument("role", choices=(COORDINATOR, SERVICES))
     word.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -119,12 +157,14 @@ def _word(
 def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--orders", type=_positive, metavar="N")
     word.add_argument("--concurrency", type=_positive, metavar="C", help="orders under way at a time")
-    word.add_argument("--seed", type=int, metavar="S")
+    word.add_argument("--seed", type=_seed, metavar="S")
     word.add_argument("--mode", choices=("real", "sim"), default="real")
     word.add_argument("--sequential", action="store_true", help="one step after another, instead of in parallel")
     word.add_argument("--data", type=Path, metavar="DIR", help="where to keep the run; resumes the one it holds")
     word.add_argument("--plain", action="store_true", help="plain lines instead of the dashboard")
     word.add_argument("--json", type=Path, metavar="FILE", help="write the result as one JSON object")
+    word.add_argument("--report", type=Path, metavar="FILE.html", help="write one page with charts and timelines")
+    word.add_argument("--trace", type=Path, metavar="FILE.json", help="write trace events, for Perfetto and Chrome")
     word.add_argument("--purge", action="store_true", help="with --nats: drop what another run has left there")
     _broker_words(word)
     _log_words(word)
@@ -144,11 +184,46 @@ def _log_words(word: argparse.ArgumentParser) -> None:
     word.add_argument("--log-format", choices=logs.FORMATS, default="text")
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r:.40}") from None
+
+
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
     return number
+
+
+def _positives(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(map(_positive, text.split(","))))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    names = text.split(",")
+    for name in names:
+        if name not in parts.NAMES:
+            raise argparse.ArgumentTypeError(f"there is no part {name!r:.40}; there are {', '.join(parts.NAMES)}")
+    return tuple(names)
+
+
+def _seed(text: str) -> int:
+    """It stands in every saga id, hence its bound."""
+    seed = _whole(text)
+    if abs(seed) >= 10**MAX_SEED_DIGITS:
+        raise argparse.ArgumentTypeError(f"must have at most {MAX_SEED_DIGITS} digits")
+    return seed
+
+
+def _seconds(text: str) -> float:
+    """A time such as 90s, 5m, 1h or 2d."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit()) or unit not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 1h or 2d")
+    return float(int(number) * _UNITS[unit])
 
 
 def _access(options: argparse.Namespace) -> Access | None:
@@ -166,35 +241,51 @@ def _list(_: argparse.Namespace) -> int:
     width = max(map(len, library.names()))
     for name in library.names():
         scenario = library.find(name)
-        print(f"{name:{width}}  {' '.join(scenario.story.split())}")
+        _say(f"{name:{width}}  {' '.join(scenario.story.split())}")
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    if options.saga_id is not None and options.state is not None:
-        raise ScenarioError("--state goes without a SAGA_ID")
-    print(
+    difference = None if options.diff is None else (options.diff[0], options.diff[1])
+    _say(
         inspect(
-            options.data, options.saga_id, state=options.state, limit=options.limit, as_json=options.json
+            options.data, options.saga_id, state=options.state, since_seconds=options.since, limit=options.limit,
+            difference=difference, form=options.form,
         )
     )  # fmt: skip
     return 0
 
 
-def _operate(options: argparse.Namespace) -> int:
-    print(operate(options.data, options.saga_id, options.action, _access(options)))
+def _backup(options: argparse.Namespace) -> int:
+    for line in backup(options.data, options.out):
+        _say(line)
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    found = check_directory(options.data, options.scenario)
+    lines = [as_json(findings_json(options.data, found))] if options.json else findings_lines(options.data, found)
+    for line in lines:
+        print(line)
+    return 1 if found.total else 0
+
+
+def _operate(options: argparse.Namespace) -> int:
+    answer = operate(options.data, options.saga_id, options.action, _access(options))
+    _say(answer.text)
+    return 1 if answer.is_refused else 0
 
 
 def _run(options: argparse.Namespace) -> int:
     scenario = library.find(options.name)
     reference = str(Path(options.name).resolve()) if options.name.endswith(".py") else options.name
-    if options.json is not None and not options.json.parent.is_dir():
-        raise ScenarioError(f"--json {options.json}: there is no such directory")
+    if options.json is not None:
+        check_writable("--json", options.json)
+    Outputs(options.report, options.trace).check(options.mode)
     access = _access(options)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     if options.mode == "sim":
-        return _run_simulated(scenario, seed, options)
+        return _run_simulated(scenario, reference, seed, options)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run_options = RunOptions(
         reference=reference,
@@ -209,39 +300,68 @@ def _run(options: argparse.Namespace) -> int:
         purge=options.purge,
         log_level=options.log_level,
         log_format=options.log_format,
-        node_arguments=_node_arguments(options),
+        node_arguments=_node_arguments(options, access),
     )
     plain = options.plain or not dashboard.is_possible()
     run = Run(scenario, run_options, _say if plain else _ignore)
     try:
-        result = asyncio.run(_watched(run, plain))
+        with _private_files():
+            result = asyncio.run(_watched(run, plain))
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
-        print(f"stopped; go on with: run_sim.py run {options.name} --data {run_options.data}", file=sys.stderr)
+        words = ["run_sim.py", "run", options.name, "--data", str(run_options.data), *access_words(access)]
+        print(f"stopped; go on with: {shlex.join(words)}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     for line in summary(result, run.view):
-        print(line)
-    return _end(options, result)
+        _say(line)
+    return _end(options, result, lambda: of_real_run(scenario, result, run.view))
 
 
-def _run_simulated(scenario: Scenario, seed: int, options: argparse.Namespace) -> int:
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """What is made meanwhile, by the processes of a run too, is for its owner only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argparse.Namespace) -> int:
     if options.nats is not None or options.data is not None:
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
+    check_load(scenario, seed, sequential=options.sequential)
     orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
     result = simulation.run_simulated(
         scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say
     )  # fmt: skip
-    for line in simulation.summary_of_run(result):
-        print(line)
-    return _end(options, result)
+    repeat = again(reference, orders, concurrency, seed, sequential=options.sequential, mode="sim")
+    for line in simulation.summary_of_run(result, repeat):
+        _say(line)
+    return _end(options, result, lambda: of_simulated_run(scenario, result, repeat))
 
 
-def _end(options: argparse.Namespace, result: Result) -> int:
+def _end(options: argparse.Namespace, result: Result, facts: Callable[[], Facts]) -> int:
+    """Write what the run was asked to leave; the exit status."""
     if options.json is not None:
         try:
             options.json.write_text(result_json(result) + "\n")
         except OSError as error:
             raise ScenarioError(f"--json {options.json}: {error.strerror}") from None
+    outputs = Outputs(options.report, options.trace)
+    if outputs.wanted:
+        outputs.write(facts())
     return 0 if result.verdict == "passed" else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        check_writable("--json", options.json)
+    home = (DATA_HOME / f"bench-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}").resolve()
+    try:
+        with _private_files():
+            return bench(BenchOptions(home, options.orders, options.concurrency, options.only, options.json), _say)
+    except asyncio.CancelledError:
+        return 143
 
 
 def _explore(options: argparse.Namespace) -> int:
@@ -261,6 +381,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 async def _watched(run: Run, plain: bool) -> Result:
+    run.prepare()
     _say(opening(run.view))
     watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
     watching = asyncio.create_task(watcher)
@@ -276,24 +397,21 @@ async def _watched(run: Run, plain: bool) -> Result:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    OUTPUT.say(text)
 
 
 def _ignore(_: str) -> None:
     """The dashboard shows it."""
 
 
-def _node_arguments(options: argparse.Namespace) -> list[str]:
+def _node_arguments(options: argparse.Namespace, access: Access | None) -> list[str]:
     """What the nodes of a run are told beyond where they are; the URL they read from the run's directory."""
     arguments = ["--log-level", options.log_level, "--log-format", options.log_format]
-    for name in ("creds", "tls_ca", "tls_cert", "tls_key"):
-        path = getattr(options, name)
-        if path is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(path.resolve())]
-    return arguments
+    return arguments if access is None else [*arguments, *access.file_words()]
 
 
 def _serve(options: argparse.Namespace) -> int:
+    os.umask(0o077)
     scenario = library.find(options.scenario)
     url = options.nats
     if url is None:

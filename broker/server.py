@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,9 +21,15 @@ _USER: Final = "sagasim"
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.01
+_WATCH_SECONDS: Final = 0.05  # how often a server that runs is asked whether it still does
+_MAX_STORE: Final = "1TB"
+"""Else it is three quarters of what is free when the server starts, and on a small or full disk it has no streams."""
 # Below the range from which Linux takes ports for outgoing connections: otherwise a client that dials a dead
 # server again and again may be given that very port, connect to itself, and keep the server from coming back.
 _PORTS: Final = range(10240, 32768)
+
+_PASSWORD: Final = re.compile(r"[A-Za-z0-9_-]{32,64}")
+"""What is drawn as one; anything else could say more in the configuration file than a password."""
 
 # Runs before nats-server in the same process. A preexec_fn would run Python between fork and exec, which may
 # deadlock when other threads hold locks. If the parent has died already, the signal would never come.
@@ -128,7 +135,7 @@ class EmbeddedServer:
         if self._process is None:
             raise BrokerError("the embedded server has not been started")
         while (status := self._process.poll()) is None:
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_WATCH_SECONDS)
         return status
 
     def write_url(self, path: Path) -> None:
@@ -150,7 +157,7 @@ class EmbeddedServer:
     def _choose_endpoint(self) -> None:
         """Keep the port and the password of earlier starts if the port is free."""
         port, password = self._stored_endpoint()
-        if not _is_free(port):
+        if port not in _PORTS or not _is_free(port):
             port = _free_port()
         self._port, self._password = port, password or secrets.token_urlsafe(24)
         _write_private(self._endpoint_path, json.dumps({"port": self._port, "password": self._password}))
@@ -158,9 +165,10 @@ class EmbeddedServer:
     def _stored_endpoint(self) -> tuple[int, str]:
         try:
             stored = json.loads(self._endpoint_path.read_text())
-            return int(stored["port"]), str(stored["password"])
-        except (OSError, ValueError, KeyError, TypeError):
+            port, password = int(stored["port"]), str(stored["password"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return 0, ""
+        return port, password if _PASSWORD.fullmatch(password) else ""
 
     def _config(self) -> str:
         # nats-server 2.9 does not know sync_interval, hence it is not written unless it is asked for.
@@ -170,7 +178,7 @@ class EmbeddedServer:
             f'listen: "{_HOST}:{self._port}"\n'
             "max_payload: 1048576\n"
             f'authorization {{ user: "{_USER}", password: "{self._password}" }}\n'
-            f"jetstream {{\n  store_dir: {store}\n{sync}}}\n"
+            f"jetstream {{\n  store_dir: {store}\n  max_file_store: {_MAX_STORE}\n{sync}}}\n"
         )
 
     def _spawn(self) -> subprocess.Popen[bytes]:

@@ -115,9 +115,11 @@ async def show(view: RunView, tell: Callable[[str], None], console: Console | No
 
     A display that fails must not take the run with it: it says so, and goes on in plain lines.
     """
+    view.detailed = True
     try:
         await _draw_for_ever(view, console or Console())
     except Exception as error:
+        view.detailed = False
         with suppress(OSError):  # there may be no terminal any more
             tell(f"the dashboard has stopped ({type(error).__name__}: {error}); going on in plain lines")
             await plain.show(view, tell)

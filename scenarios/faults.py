@@ -69,9 +69,11 @@ class CrashPoint:
 
 
 def die(directory: Path, kill: Kill) -> None:
-    """Write down that the kill has been carried out, and carry it out."""
-    with (directory / FIRED_FILE).open("a") as fired:
-        fired.write(to_text(kill) + "\n")
-        fired.flush()
-        os.fsync(fired.fileno())
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Write down that the kill has been carried out, and carry it out, also where nothing can be written."""
+    try:
+        with (directory / FIRED_FILE).open("a") as fired:
+            fired.write(to_text(kill) + "\n")
+            fired.flush()
+            os.fsync(fired.fileno())
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)

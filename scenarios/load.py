@@ -9,21 +9,28 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import ParamSpec, TypeVar
 
 from actors.dispatch import Loop, Timer
 from actors.ids import new_id
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, from_envelope, to_envelope
 from actors.state import Notice, Outcome, Verb
 from broker import codec, subjects
-from broker.batching import Batcher
+from broker.batching import Batcher, check_sendable
 from broker.port import Broker, Delivery, Subscription
-from scenarios.scenario import Fate, Request, Scenario
+from scenarios.calling import call
+from scenarios.scenario import COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError, is_time
 
 CLIENT = "client"
 RESEND_SECONDS = 3.0
 LOOK_AFTER_SECONDS = 4.0
 CHECK_SECONDS = 0.5
-PLACE = "place"  # the step name under which a request stands in the entry service's ledger
+SAGA_ENDS = (Notice.COMPLETED.value, Notice.COMPENSATED.value)
+_REST_OF_ENVELOPE = bytes(512)  # more than all that goes with a payload
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -40,13 +47,37 @@ class Journey:
     pivot_at: float | None = None
     ended_at: float | None = None
     end: str = ""
+    ended_before: bool = False  # in an earlier run, which this one resumes
+
+
+def draw(scenario: Scenario, seed: int, number: int) -> Request:
+    """The `number`-th request of a seed. Raises ScenarioError if the scenario's load cannot be used."""
+    what = f"the load's request {number}"
+    request = call(what, scenario.load, Random(f"{seed}/{number}"), number)
+    if not isinstance(request, Request) or not isinstance(request.fate, Fate):
+        raise ScenarioError(f"scenario {scenario.name!r}: {what} must be a Request with a Fate, not {request!r:.200}")
+    if request.cancel_after_seconds is not None and not is_time(request.cancel_after_seconds):
+        raise ScenarioError(f"scenario {scenario.name!r}: {what}: cancel_after_seconds must be a time of 0 or more")
+    try:
+        check_sendable((request.payload, _REST_OF_ENVELOPE))
+    except codec.CodecError as error:
+        raise ScenarioError(f"scenario {scenario.name!r}: {what}: its payload: {error}") from None
+    return request
+
+
+def check_load(scenario: Scenario, seed: int, *, sequential: bool) -> None:
+    """Find out before a run what its first request or its saga lacks. Raises ScenarioError."""
+    draw(scenario, seed, 0)
+    if sequential:
+        _ = scenario.sequential_saga
 
 
 class Load:
     """Sends `orders` requests of a scenario, at most `concurrency` at a time.
 
     `look(saga_id)` reads from the store how a request ended ("" if it has not): for those whose last event was
-    lost with a crash. `on_event` hears every lifecycle event.
+    lost with a crash. `on_event` hears every lifecycle event. What the scenario's own code raises ends the load: it
+    is `failure`, and raised to whatever has called.
     """
 
     def __init__(
@@ -88,7 +119,11 @@ class Load:
         self.begun_at = loop.time()
         self.ended_at: float | None = None
         self.progress_at = loop.time()
+        self.heard_at = loop.time()
+        """When the latest lifecycle event was heard."""
         self.sent = 0
+        self.ended_before = 0
+        self.failure: ScenarioError | None = None
 
     @property
     def orders(self) -> int:
@@ -107,7 +142,8 @@ class Load:
         return list(self._under_way.values())
 
     def start(self) -> None:
-        self.begun_at = self.progress_at = self._loop.time()
+        """Begin to send. Raises ScenarioError if the scenario's load cannot be used."""
+        self.begun_at = self.progress_at = self.heard_at = self._loop.time()
         self._subscriptions = [
             self._broker.consume(subjects.replies(CLIENT), self._on_replies),
             self._broker.consume(subjects.events(f"saga-events-{CLIENT}"), self._on_events),
@@ -133,18 +169,27 @@ class Load:
         self._filling = False
 
     def _send_first(self, number: int) -> None:
-        random = Random(f"{self._seed}/{number}")
         saga_id = new_id(self._epoch_seconds + number / 1000, f"s{self._seed}-{number:07d}")
-        request = self._scenario.load(random, number)
+        request = self._authors(draw, self._scenario, self._seed, number)
         now = self._loop.time()
         journey = Journey(number, saga_id, request, now, now + RESEND_SECONDS)
         self._under_way[saga_id] = journey
         self.sent += 1
-        end = self._look(saga_id) if self._resumed else ""
+        end = self._authors(self._look, saga_id) if self._resumed else ""
         if end:
+            journey.ended_before = True
+            self.ended_before += 1
             self._end(journey, end)
         else:
             self._send(journey)
+
+    def _authors(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what calls the scenario's own code: its failure is the load's."""
+        try:
+            return function(*args, **kwargs)
+        except ScenarioError as error:
+            self.failure = error
+            raise
 
     def _send(self, journey: Journey) -> None:
         payload = journey.request.payload
@@ -169,7 +214,7 @@ class Load:
                 journey.next_send_at = now + RESEND_SECONDS
                 self._send(journey)
             elif now - journey.sent_at > LOOK_AFTER_SECONDS:
-                end = self._look(journey.saga_id)
+                end = self._authors(self._look, journey.saga_id)
                 if end:
                     self._end(journey, end)
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
@@ -189,6 +234,7 @@ class Load:
             journey.answered = True
 
     def _on_events(self, delivery: Delivery) -> None:
+        self.heard_at = self._loop.time()
         for message in _messages(delivery):
             if isinstance(message, Lifecycle):
                 if self._on_event is not None:
@@ -205,7 +251,7 @@ class Load:
             self._loop.call_later(delay, self._cancel, journey, COORDINATOR_NAME)
         elif turn == Notice.PIVOT.value:
             journey.pivot_at = self._loop.time()
-        elif turn in (Notice.COMPLETED.value, Notice.COMPENSATED.value):
+        elif turn in SAGA_ENDS:
             self._end(journey, turn)
 
     def _end(self, journey: Journey, end: str) -> None:
@@ -221,6 +267,10 @@ class Load:
             if self._on_done is not None:
                 self._on_done()
 
+    def sagas_ended(self) -> list[Journey]:
+        """The sagas that ended in this run; a request that is rejected becomes none."""
+        return [journey for journey in self.ended if not journey.ended_before and journey.end in SAGA_ENDS]
+
     def wrong_ends(self) -> list[str]:
         """The requests that did not end as they must have, in words."""
         return [
@@ -228,10 +278,6 @@ class Load:
             for journey in self.ended
             if not _fits(journey)
         ]
-
-
-COORDINATOR_NAME = "main"
-"""The coordinator's subject token in every scenario."""
 
 
 def _fits(journey: Journey) -> bool:

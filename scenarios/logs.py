@@ -28,9 +28,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _LogFile(logging.FileHandler):
+    """A log whose disk is full loses lines, and nothing else: that is the store's to report."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Say nothing: logging itself would print a traceback for each line."""
+
+
 def set_up(path: Path | None, *, level: str = "INFO", form: str = "text") -> None:
     """Send this process's log to a file, or to standard error."""
-    handler = logging.StreamHandler() if path is None else logging.FileHandler(path)
+    handler = logging.StreamHandler() if path is None else _LogFile(path)
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:

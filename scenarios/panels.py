@@ -106,15 +106,15 @@ def _speed(view: RunView, load: Load | None, glyphs: Glyphs) -> Text:
     latest = latest_journeys(load)
     now = load.ended_at or load.begun_at + view.elapsed_seconds()
     seconds = now - load.begun_at
-    mean = len(load.ended) / seconds if seconds > 0 else 0.0
-    took = [j.ended_at - j.sent_at for j in latest if j.ended_at is not None and j.ended_at > j.sent_at]
+    mean = (len(load.ended) - load.ended_before) / seconds if seconds > 0 else 0.0
+    took = [j.ended_at - j.sent_at for j in latest if j.ended_at is not None]
     latency = [f"{name} {value:,.0f} ms" for name, value in percentiles_ms(took).items()]
     return glyphs.joined(f"{current_rate(latest, now, seconds):,.0f}/s now", f"{mean:,.0f}/s mean", *latency)
 
 
 def latest_journeys(load: Load) -> list[Journey]:
-    """Those that ended last, in the order of their ends."""
-    return load.ended[-SAMPLE:]
+    """Those that ended last in this run, in the order of their ends."""
+    return [journey for journey in load.ended[-SAMPLE:] if not journey.ended_before]
 
 
 def current_rate(latest: list[Journey], now: float, elapsed_seconds: float) -> float:

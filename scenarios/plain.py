@@ -1,12 +1,41 @@
 """A run as plain lines: for logs, pipes, and whoever does not want a dashboard."""
 
 import asyncio
+import os
+import re
+import shlex
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from scenarios.scenario import Result
+from scenarios.serving import Access
 from scenarios.view import RunView
 
 LINE_SECONDS = 1.0
+_USER_INFO = re.compile(r"(^|,|//)[^/,]*@")
+
+
+class Output:
+    """Standard output, for whoever still reads it: a line that cannot be written ends nothing but the output.
+
+    `problem` says why, unless it was a reader who has had enough.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._is_open = True
+
+    def say(self, text: str) -> None:
+        if not self._is_open:
+            return
+        try:
+            print(text, flush=True)
+        except OSError as error:
+            self._is_open = False
+            self.problem = "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+            with suppress(OSError):  # so that Python's own flush at exit has nowhere to fail
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def opening(view: RunView) -> str:
@@ -46,8 +75,33 @@ def summary(result: Result, view: RunView) -> list[str]:
         f"{result.elapsed_seconds:.1f} s, {result.sagas_per_second:g} sagas/s, latency {latency}",
     ]
     lines += [f"fault: {fault}" for fault in result.faults_injected]
+    lines += [f"note: {note}" for note in result.notes]
     lines += [f"{service}: {line}" for service, book in view.books.items() for line in book]
     lines += [f"violation: {violation}" for violation in result.violations]
-    again = f"run_sim.py run {view.reference or view.scenario} --orders {result.orders} --seed {result.seed}"
-    lines += [f"data and logs: {view.data}", f"again: {again}", f"verdict: {result.verdict}"]
+    lines += [f"data and logs: {view.data}", f"again: {view.again}", f"verdict: {result.verdict}"]
     return lines
+
+
+def again(
+    reference: str,
+    orders: int,
+    concurrency: int,
+    seed: int,
+    *,
+    sequential: bool,
+    mode: str = "real",
+    access: Access | None = None,
+) -> str:
+    """The command line that repeats a run."""
+    words = ["run_sim.py", "run", reference, "--orders", str(orders), "--concurrency", str(concurrency)]
+    words += ["--seed", str(seed)]
+    words += ["--sequential"] if sequential else []
+    words += ["--mode", mode] if mode != "real" else []
+    return shlex.join([*words, *access_words(access)])
+
+
+def access_words(access: Access | None) -> list[str]:
+    """How the command line names a broker. Where its URL holds secrets it says ***."""
+    if access is None:
+        return []
+    return ["--nats", _USER_INFO.sub(r"\1***@", access.url), *access.file_words()]

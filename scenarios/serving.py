@@ -17,22 +17,21 @@ from pykka import ActorRef
 
 from actors.node import Node
 from actors.service import Service, service_tables
-from actors.supervisor import Limits, SagaSupervisor
+from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
 from broker.batching import Batcher
 from broker.jetstream import JetStream
 from broker.port import Broker
 from broker.receipt import Probe
-from persistence import journal, snapshots
 from persistence.environment import Environment
 from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.duplicating import DuplicatingBroker
 from scenarios.faults import CrashPoint, die
-from scenarios.load import COORDINATOR_NAME
-from scenarios.scenario import COORDINATOR, Kill, Scenario
+from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Kill, Scenario
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
-COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
+NOT_YET = 75
+"""The exit status of a node that may start the next time: a dying one holds its lock, or the broker is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,16 @@ class Access:
     tls_ca: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+
+    def file_words(self) -> list[str]:
+        """The files that it needs, in the words of the command line."""
+        files = {
+            "--creds": self.credentials,
+            "--tls-ca": self.tls_ca,
+            "--tls-cert": self.tls_certificate,
+            "--tls-key": self.tls_key,
+        }
+        return [word for name, path in files.items() if path is not None for word in (name, str(path.resolve()))]
 
     async def connect(self, name: str) -> JetStream:
         """Connect and make sure of the streams. Raises BrokerError."""
@@ -96,6 +105,9 @@ async def serve(serving: Serving) -> int:
     async with AsyncExitStack() as stack:
         node = await _build(serving, stack, finish)
         actors = _start(serving, node)
+        await asyncio.sleep(0)  # their first turns
+        if not stop.done():
+            _say_ready(serving)
         stats = asyncio.create_task(_keep_stats(serving, node))
         why = await stop
         stats.cancel()
@@ -185,6 +197,27 @@ def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
             finish()
 
     loop.add_reader(sys.stdin.fileno(), on_input)
+
+
+# --- ready ------------------------------------------------------------------------------------------------------
+
+
+def ready_path(data: Path, role: str) -> Path:
+    """Holds the process id of the node that is ready to work; the file of another life says nothing."""
+    return data / role / "ready"
+
+
+def is_ready(data: Path, role: str, pid: int) -> bool:
+    """Whether the node that is this process has come so far that its actors have begun."""
+    try:
+        return ready_path(data, role).read_text() == f"{pid}\n"
+    except (OSError, ValueError):
+        return False
+
+
+def _say_ready(serving: Serving) -> None:
+    with suppress(OSError):  # a full disk is the store's to report
+        ready_path(serving.data, serving.role).write_text(f"{os.getpid()}\n")
 
 
 # --- figures: one file a life, so that those of a killed one are not lost --------------------------------------

@@ -27,7 +27,8 @@ class RunView:
     """A run as it looks now.
 
     Faults are told with the seconds since the run's begin. `parked` and `stalled` say why, by saga id;
-    `latest_states` holds (step, status) of the sagas in flight and of those in `latest` that have ended.
+    `latest_states` holds (step, status) of the sagas in flight and of those in `latest` that have ended. All but
+    the phases and what is parked is kept only while the view is `detailed`: while a dashboard shows it.
     """
 
     scenario: str
@@ -36,7 +37,8 @@ class RunView:
     seed: int
     orders: int
     data: str
-    reference: str = ""  # what names the scenario on the command line
+    again: str = ""  # the command line that repeats it
+    detailed: bool = False
     steps: dict[str, list[str]] = field(default_factory=dict)
     load: Load | None = None
     begun_at: float = field(default_factory=time.monotonic)

@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it says when something is wrong, and to whom it listens."""
 
 import asyncio
+import json
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import nats
 import pytest
 
 from broker.subjects import STREAMS
+from scenarios import library
 from tests.scenarios.conftest import Sim
 
 BROKEN = "scenario = 1 +\n"
@@ -31,8 +33,14 @@ Kill("coordinator")
         (("run", "empty.py"), "must define `scenario = Scenario(...)`"),
         (("run", "wrong_kill.py"), "a kill needs one of"),
         (("run", "happy", "--orders", "0"), "must be 1 or more"),
-        (("run", "happy", "--orders", "many"), "invalid _positive value: 'many'"),
+        (("run", "happy", "--orders", "many"), "argument --orders: must be a whole number, not 'many'"),
+        (("run", "happy", "--seed", "1.5"), "argument --seed: must be a whole number, not '1.5'"),
+        (("run", "happy", "--seed", "9" * 19), "argument --seed: must have at most 18 digits"),
+        (("run", "happy", "--seed", "9" * 5000), "argument --seed: must be a whole number"),
         (("run", "happy", "--json", "nowhere/result.json"), "there is no such directory"),
+        (("run", "happy", "--json", "."), "--json .: this is a directory"),
+        (("run", "happy", "--json", "/proc/1/result.json"), "--json /proc/1/result.json: it cannot be written"),
+        (("run", "happy", "--data", "/proc/data"), "/proc/data: the run's directory cannot be made"),
         (("run", "happy", "--data", "a-file"), "a-file"),
         (("run", "happy", "--creds", "x"), "go with --nats"),
         (("run", "happy", "--nats", "nats://127.0.0.1:1"), "127.0.0.1:1"),
@@ -40,6 +48,8 @@ Kill("coordinator")
         (("run", "everything", "--nats", "nats://127.0.0.1:1"), "only an embedded one may be killed"),
         (("resume", "nowhere", "some-saga"), "there is no coordinator's database here"),
         (("cancel", "nowhere", "some-saga"), "there is no coordinator's database here"),
+        (("resume", "nowhere", ""), "sagasim: "),
+        (("cancel", "nowhere", ""), "sagasim: "),
         (("serve", "coordinator", "--data", "nowhere"), "give --nats URL"),
         (("dance",), "invalid choice: 'dance'"),
     ],
@@ -55,13 +65,34 @@ def test_bad_input_gets_one_clear_line(sim: Sim, arguments: tuple[str, ...], wor
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.parametrize("seed", ["-5", "-999999999999999999", "999999999999999999"])
+def test_any_seed_that_is_taken_works(sim: Sim, seed: str) -> None:
+    """Negative ones and those of eighteen digits stand in saga ids like any other."""
+    assert str(sim.passed("happy", "--orders", "3", "--seed", seed)["seed"]) == seed
+
+
+def test_a_broker_s_endpoint_that_cannot_be_is_drawn_anew(sim: Sim) -> None:
+    """A port or a password that was never drawn does not keep the embedded broker from starting."""
+    sim.passed("happy", "--orders", "3", "--seed", "1")
+    for port, password in ((99999, "x"), (-1, 'x" }\n'), ("x", None), (float("inf"), ""), (True, [])):
+        (sim.home / "data" / "broker" / "endpoint.json").write_text(json.dumps({"port": port, "password": password}))
+        sim.passed("happy")
+
+
+def test_a_log_of_faults_that_is_no_text_is_passed_over(sim: Sim) -> None:
+    """What cannot be read in it, such as a line cut short, is no kill; the run is resumed."""
+    sim.passed("happy", "--orders", "3", "--seed", "1")
+    (sim.home / "data" / "faults-fired.log").write_bytes(b"\xff\xfe\n[]\n{}\n5\n" + b'{"node": "services"}\n{"nod')
+    assert sim.passed("happy")["faults_injected"] == []
+
+
 def test_list_names_every_scenario_on_a_line(sim: Sim) -> None:
     """`list` prints a line a scenario, with its story."""
     done = sim("list")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert any(line.startswith("everything ") for line in lines)
-    assert len(lines) == 14
+    assert [line.split()[0] for line in lines] == library.names()
 
 
 def test_another_run_s_directory_is_left_alone(sim: Sim) -> None:
@@ -116,8 +147,6 @@ def test_the_broker_s_url_is_for_its_owner_only(sim: Sim) -> None:
 
 def test_the_log_of_one_saga_can_be_followed_by_its_id(sim: Sim) -> None:
     """With --log-format json each line is an object, and those about a saga carry its id, step and attempt."""
-    import json
-
     sim.passed("card-declined", "--orders", "3", "--seed", "1", "--log-level", "DEBUG", "--log-format", "json")
     lines = [
         json.loads(line)

@@ -259,10 +259,11 @@ def test_own_screen() -> None:
     """The dashboard has a screen of its own, and leaves it when the run ends: the summary comes below what was."""
 
     async def run() -> str:
-        terminal = Terminal()
+        terminal, view = Terminal(), mid_run()
         console = Console(file=terminal, force_terminal=True, width=80, height=24, legacy_windows=False)
-        showing = asyncio.create_task(show(mid_run(), pytest.fail, console))
+        showing = asyncio.create_task(show(view, pytest.fail, console))
         await terminal.drawn.wait()
+        assert view.detailed
         showing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await showing
@@ -281,6 +282,8 @@ def test_failure_leaves_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(dashboard, "render", broken)
 
+    view = mid_run()
+
     async def run() -> list[str]:
         told: list[str] = []
         plain_line = asyncio.Event()
@@ -291,13 +294,14 @@ def test_failure_leaves_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
                 plain_line.set()
 
         console = Console(file=StringIO(), force_terminal=True, width=80, height=24)
-        showing = asyncio.create_task(show(mid_run(), tell, console))
+        showing = asyncio.create_task(show(view, tell, console))
         await plain_line.wait()
         showing.cancel()
         return told
 
     told = asyncio.run(run())
     assert told[0] == "the dashboard has stopped (ValueError: no such colour); going on in plain lines"
+    assert not view.detailed
     assert "100/200 orders ended" in told[1]
 
 

@@ -1,0 +1,163 @@
+"""Reads the nodes' stores and figures while they run, as any other process could, for the runner and its view."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from actors.record import Record, from_snapshot, stalled
+from persistence import snapshots
+from persistence.environment import Environment
+from persistence.errors import StorageError
+from persistence.transaction import Transaction
+from scenarios.calling import call
+from scenarios.scenario import COORDINATOR, SERVICES, Findings, Scenario, ScenarioError
+from scenarios.serving import read_stats
+from scenarios.view import RunView, park_reason
+
+MAX_SAGAS = 1_000_000  # to look through at the end of a run
+MAX_SHOWN_SAGAS = 200
+AUDIT_SECONDS = 0.5
+AUDIT_SHARE = 50.0  # of the time that the last audit took, before the next one
+_SHARED_COUNTERS = ("commits", "works", "redelivered", "dead_letters")
+
+
+class Stores:
+    """The stores of a run's nodes, opened read-only when they are first needed; StorageError if there are none."""
+
+    def __init__(self, scenario: Scenario, data: Path) -> None:
+        self._scenario = scenario
+        self._data = data
+        self._environments: dict[str, Environment] = {}
+        self._next_audit_at = 0.0
+
+    def close(self) -> None:
+        for environment in self._environments.values():
+            environment.close()
+        self._environments.clear()
+
+    def environment(self, role: str) -> Environment:
+        environment = self._environments.get(role)
+        if environment is None:
+            environment = self._environments[role] = Environment.open_read_only(self._data / role)
+        return environment
+
+    # --- what the runner asks --------------------------------------------------------------------------------
+
+    def all_at_rest(self) -> bool:
+        """Whether every saga has ended or is parked."""
+        with self.environment(COORDINATOR).read() as tx:
+            counts = snapshots.counts(tx)
+        return counts.active == counts.parked
+
+    def parked(self) -> dict[str, str]:
+        """Why each parked saga is."""
+        with self.environment(COORDINATOR).read() as tx:
+            return _parked(tx)
+
+    def look(self, saga_id: str) -> str:
+        """How a request ended, by the services' data and the coordinator's; "" if it has not."""
+        try:
+            with self.environment(COORDINATOR).read() as tx:
+                stored = snapshots.load(tx, saga_id)
+            if stored is not None and not stored.finished:
+                return ""
+            return self.status(saga_id)
+        except StorageError:
+            return ""
+
+    def status(self, saga_id: str) -> str:
+        """What the domain says became of a request, whether or not its saga has ended."""
+        with self.environment(SERVICES).read() as tx:
+            found = call("the domain's status", self._scenario.domain.status, tx, saga_id)
+        if not isinstance(found, str):
+            raise ScenarioError(f"domain {self._scenario.domain.name!r}: status must give text, not {found!r:.80}")
+        return found
+
+    def audit(self, *, settled: bool) -> Findings:
+        """What the domain's audit finds in the services' data."""
+        with self.environment(SERVICES).read() as tx:
+            found = call("the domain's audit", self._scenario.domain.audit, tx, settled)
+        if not isinstance(found, Findings):
+            raise ScenarioError(f"domain {self._scenario.domain.name!r}: audit must give Findings, not {found!r:.80}")
+        return found
+
+    def impossible_sagas(self) -> list[str]:
+        """What the coordinator must not hold at the end: a saga neither finished nor parked, or both."""
+        with self.environment(COORDINATOR).read() as tx:
+            return _impossible_sagas(tx)
+
+    def counters(self) -> dict[str, int]:
+        """The nodes' counters. Most belong to sagas or services; those that both have are told apart."""
+        return {
+            f"{role}_{name}" if name in _SHARED_COUNTERS else name: count
+            for role in (COORDINATOR, SERVICES)
+            for name, count in read_stats(self._data, role).items()
+        }
+
+    # --- what the view shows ---------------------------------------------------------------------------------
+
+    def refresh(self, view: RunView) -> None:
+        """Bring a view up to date: with all that a dashboard shows, or just how far the run has come.
+
+        Each part is replaced whole: the event loop's thread reads them while another one may run this.
+        """
+        if not view.detailed:
+            with self.environment(COORDINATOR).read() as tx:
+                view.sagas_by_phase, view.parked = _phases(tx, _active(tx)), _parked(tx)
+            return
+        self._refresh_sagas(view)
+        view.counters = self.counters()
+        begun = time.monotonic()
+        if begun >= self._next_audit_at:
+            view.books = self.audit(settled=False).books
+            # It reads every order there is: with many of them, look less often.
+            now = time.monotonic()
+            self._next_audit_at = now + max(AUDIT_SECONDS, AUDIT_SHARE * (now - begun))
+
+    def _refresh_sagas(self, view: RunView) -> None:
+        now = time.time()
+        with self.environment(COORDINATOR).read() as tx:
+            parked, active = _parked(tx), _active(tx)
+            states = {saga_id: _step_states(view, record) for saga_id, record in active.items()}
+            late = {
+                saga_id: f"its next event is {now - record.due_at:.1f} s overdue"
+                for saga_id, record in active.items()
+                if saga_id not in parked and stalled(record, now)
+            }
+            for saga_id in list(view.latest):  # the event loop's thread may add to it meanwhile
+                if saga_id not in states and (found := snapshots.load(tx, saga_id)):
+                    states[saga_id] = _step_states(view, from_snapshot(found.snapshot))
+            view.sagas_by_phase = _phases(tx, active)
+        view.parked, view.stalled, view.latest_states = parked, late, states
+
+
+def _active(tx: Transaction) -> dict[str, Record]:
+    """The oldest unfinished sagas, as many as can be shown."""
+    return {saga_id: from_snapshot(stored) for saga_id, stored in snapshots.scan_active(tx, limit=MAX_SHOWN_SAGAS)}
+
+
+def _phases(tx: Transaction, active: dict[str, Record]) -> Counter[str]:
+    """How many sagas are in which phase; those that were not looked at count as running."""
+    phases = Counter(record.state.phase.name.lower() for record in active.values())
+    phases["running"] += max(0, snapshots.counts(tx).active - len(active))
+    return phases
+
+
+def _parked(tx: Transaction) -> dict[str, str]:
+    return {saga_id: park_reason(note)[1] for saga_id, note in snapshots.scan_parked(tx, limit=MAX_SAGAS)}
+
+
+def _step_states(view: RunView, record: Record) -> list[tuple[str, str]]:
+    names = view.steps.get(record.definition, [])
+    return list(zip(names, (step.status.name.lower() for step in record.state.steps), strict=False))
+
+
+def _impossible_sagas(tx: Transaction) -> list[str]:
+    found = []
+    parked = _parked(tx)
+    for saga_id, _ in snapshots.scan_active(tx, limit=MAX_SAGAS):
+        if saga_id not in parked:
+            found.append(f"saga {saga_id} is neither finished nor parked")
+        if tx.get(snapshots.FINISHED, saga_id.encode()) is not None:
+            found.append(f"saga {saga_id} is both finished and unfinished")
+    return found
