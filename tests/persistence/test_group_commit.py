@@ -114,12 +114,24 @@ def test_many_failures_cost_two_runs(bench: Bench) -> None:
         nonlocal runs
         runs += 1
 
-    for _ in range(50):
+    for _ in range(25):
         bench.submit("good", count)
         bench.submit("bad", raising)
     bench.loop.settle()
-    assert runs == 51
-    assert bench.committer.works == 50
+    assert runs == 26
+    assert bench.committer.works == 25
+
+
+def test_a_long_burst_is_committed_in_parts(bench: Bench) -> None:
+    """More than half of what a group may hold goes by halves: what is downstream begins while the rest is committed."""
+    for number in range(100):
+        bench.submit(str(number))
+    bench.loop.turn()
+    bench.loop.commit()
+    assert bench.names() == [str(number) for number in range(50)]
+    bench.loop.settle()
+    assert bench.names() == [str(number) for number in range(100)]
+    assert bench.committer.commits == 2
 
 
 def test_done_that_raises(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
