@@ -73,9 +73,9 @@ class GroupCommit:
     pending work is told the error, then `on_fatal`. FencedError is definite, nothing of the group was written;
     after another one the group may or may not be on disk, which the next start finds out.
 
-    A group holds at most `max_group` works, and half of what waits once that is more than half of it: whoever is downstream
-    of a long burst can begin on its first part while the next is being committed. Without that all sagas in flight
-    move as one wave, and the nodes wait for each other: at 1,000 in flight it gave a quarter more.
+    A group holds at most `max_group` works, and half of what waits once that is more than half of it: whoever is
+    downstream of a long burst can begin on its first part while the next is being committed. Without that all sagas
+    in flight move as one wave, and the nodes wait for each other: at 1,000 in flight it gave a quarter more.
 
     `probe` is called within the job with "commit.before" and "commit.after" and what the works are about: a place
     to crash. What it raises goes through the job to the runner. `on_written` is called within the job when only the

@@ -123,7 +123,7 @@ def test_many_failures_cost_two_runs(bench: Bench) -> None:
 
 
 def test_a_long_burst_is_committed_in_parts(bench: Bench) -> None:
-    """More than half of what a group may hold goes by halves: what is downstream begins while the rest is committed."""
+    """More than half of what a group may hold goes by halves: others begin while the rest is committed."""
     for number in range(100):
         bench.submit(str(number))
     bench.loop.turn()
