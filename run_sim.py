@@ -349,7 +349,8 @@ def _end(options: argparse.Namespace, result: Result, facts: Callable[[], Facts]
             raise ScenarioError(f"--json {options.json}: {error.strerror}") from None
     outputs = Outputs(options.report, options.trace)
     if outputs.wanted:
-        outputs.write(facts())
+        for line in outputs.write(facts()):
+            _say(line)
     return 0 if result.verdict == "passed" else 1
 
 

@@ -32,6 +32,8 @@ from broker.simulated_store import Durable, Store, Stored, Stream
 logger = logging.getLogger("sagasim.broker")
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+UNWRITTEN_SECONDS: Final = 0.05
+"""For how long at most a server has made a delivery and not yet written that down."""
 Watch = Callable[[str, Stored], None]
 """Called with `stored`, `delivered`, `acked` or `lost`, and the message, as it happens at the server."""
 
@@ -52,6 +54,7 @@ class Faults:
     forget_id: float = 0.0  # stored again though the duplicate window should have known its id
     stray: float = 0.0
     stray_seconds: float = 0.5
+    delay_seconds: float = 0.0  # not a chance: the most by which every message is late, in its order
 
 
 class SimulatedBroker:
@@ -164,7 +167,9 @@ class SimulatedBroker:
         self._timers.clear()
         if wipe:
             self.store.wipe()
-        elif lose_tail_seconds > 0:
+            return
+        self.store.forget_deliveries(self._loop.time() - self._random.random() * UNWRITTEN_SECONDS)
+        if lose_tail_seconds > 0:
             gone, back = self.store.lose_tail(self._loop.time() - min(lose_tail_seconds, self._unsynced_seconds))
             self.counts["tail_lost"] += gone
             self.counts["tail_back"] += back
@@ -189,7 +194,7 @@ class SimulatedBroker:
 
     def latency_seconds(self) -> float:
         least, most = self._latency_seconds
-        return least + (most - least) * self._random.random()
+        return least + (most + self.faults.delay_seconds - least) * self._random.random()
 
     def stray_seconds(self) -> float | None:
         return self._random.random() * self.faults.stray_seconds if self._happens(self.faults.stray) else None

@@ -3,7 +3,8 @@
 It models what the engine sees of JetStream, read from the behaviour of nats-server:
 - a work queue drops a message once it is acknowledged, `limits` drops the oldest by age and size;
 - an unacknowledged message becomes due again after the ack wait; a late ack still counts, redeliveries go first;
-- a server that comes back knows only those message ids again whose messages it still holds.
+- a server that comes back knows only those message ids again whose messages it still holds;
+- it may have forgotten its latest deliveries too: those messages come again at once, as if for the first time.
 
 Nothing here has a clock, chance or callbacks of its own. Sequence numbers are never used twice, not even after
 the last messages were lost; so an acknowledgement never meets a message that it is not for.
@@ -198,6 +199,18 @@ class Stream:
             for sequence, pending in durable.pending.items():
                 self._await_ack(durable, sequence, pending, now)
 
+    def forget_deliveries(self, since: float) -> None:
+        """A killed server has not yet written down what it delivered last; what was acknowledged stays so."""
+        for durable in self.durables.values():
+            ack_wait = durable.config.ack_wait_seconds
+            late = [s for s, pending in durable.pending.items() if pending.deadline - ack_wait > since]
+            for sequence in late:
+                durable.pending[sequence].deliveries -= 1
+            never = [sequence for sequence in late if not durable.pending[sequence].deliveries]
+            for sequence in never:
+                del durable.pending[sequence]
+            durable.new = deque(sorted((*never, *durable.new)))
+
     def lose_tail(self, since: float) -> tuple[int, int]:
         """Go back to what was synced at `since`: later messages are gone, later acks were never heard.
 
@@ -238,6 +251,10 @@ class Store:
     def recover(self, now: float) -> None:
         for stream in self.streams.values():
             stream.recover(now)
+
+    def forget_deliveries(self, since: float) -> None:
+        for stream in self.streams.values():
+            stream.forget_deliveries(since)
 
     def lose_tail(self, since: float) -> tuple[int, int]:
         losses = [stream.lose_tail(since) for stream in self.streams.values()]

@@ -35,8 +35,8 @@ MUTANTS = (
         "the saga sends its commands while its snapshot is still on the way to the disk",
         (
             "actors/saga.py",
-            "        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))\n",
-            "        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))\n"
+            "        unsaved, self._unsaved = self._unsaved, []\n",
+            "        unsaved, self._unsaved = self._unsaved, []\n"
             "        for _, early, cause in unsaved:\n"
             "            for send, command in early:\n"
             "                self._send(send, command, cause)\n",
@@ -314,9 +314,8 @@ MUTANTS = (
         "a step begins when one of the steps before it is done",
         (
             "actors/machine.py",
-            "        if step.status is IDLE and all(steps[j].status is DONE for j in draft.saga.needs[i]):\n",
-            "        needs = draft.saga.needs[i]\n"
-            "        if step.status is IDLE and (not needs or any(steps[j].status is DONE for j in needs)):\n",
+            "        if steps[i].status is not DONE:\n            return False\n    return True\n",
+            "        if steps[i].status is DONE:\n            return True\n    return not needs\n",
         ),
     ),
     # --- the store --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import actors
 from scenarios import library
-from scenarios.simulation.plan import draw_plan
+from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.simulate import simulate
 
 

@@ -33,7 +33,7 @@ UNCHANGED = Mutant("no bug at all", 0, "the engine as it is: every seed must liv
 
 CHECKS: dict[str, str] = {
     "save, publish": r" sent \S+ '.*' to \S+ unsaved",
-    "save, ack": r" acknowledged \S+ '.*' unsaved",
+    "save, ack": r" acknowledged \S+ '.*' too early",
     "said twice": r" sent \S+ '.*' to \S+ again",
     "effects": r"took effect|stays done$|, and \S+ was undone$|\S+ was undone before",
     "history": r"^saga \S+: (it |transition|\S+ is undone|\S+ was kept|.* after it was)",

@@ -5,6 +5,7 @@ It is loaded by itself where sagasim is installed.
 - `@pytest.mark.chaos(scenario, seeds=N)`: the test runs once a seed. First the scenario lives that seed's life in
   simulation; what is wrong with it fails the test before its first line.
 - `@pytest.mark.chaos(seeds=N)`: the test runs once a seed, and does with it what it likes.
+- `fresh=N` in a mark: N further seeds, drawn anew in each session and printed. The others are 0 to `seeds` - 1.
 - fixture `chaos_seed`: the seed of this run. Fixture `chaos_result`: the `SimResult` of the marked scenario.
 - fixture `saga_world`: `saga_world(scenario, ...)` starts a `SimulatedWorld` of this run's seed; closed at the end.
 - fixture `saga_cluster`: `saga_cluster(scenario, ...)` runs a scenario on real processes, and returns its `Result`.
@@ -20,21 +21,47 @@ a name or a path, since its nodes are processes of their own. A test that fails 
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:  # the engine is loaded by the first test that needs it, not by every run of pytest
     from scenarios.scenario import Result, Scenario
-    from scenarios.simulation.simulate import SimResult
+    from scenarios.simulation.result import SimResult
     from scenarios.simulation.world import SimulatedWorld
 
 DEFAULT_SEEDS = 10
 _LAST_LINES = 40
+_FRESH_SEEDS = 10**9
 SEED = pytest.StashKey[int]()
+FRESH = pytest.StashKey["Fresh"]()
+
+
+class Fresh:
+    """The seeds that this session has drawn: the same for each test that asks for as many."""
+
+    def __init__(self) -> None:
+        # The workers of pytest-xdist must collect the same tests: they share the name of their run.
+        self._random = Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+        self.seeds: list[int] = []
+
+    def take(self, many: int) -> list[int]:
+        while len(self.seeds) < many:
+            self.seeds.append(self._random.randrange(_FRESH_SEEDS))
+        return self.seeds[:many]
+
+
+class Mark(NamedTuple):
+    """What `@pytest.mark.chaos` says."""
+
+    scenario: "Scenario | str | None"
+    seeds: int
+    fresh: int
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,8 +72,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "chaos(scenario=None, seeds=10): run once a seed; first the scenario lives that seed's life"
+        "markers",
+        "chaos(scenario=None, seeds=10, fresh=0): run once a seed; first the scenario lives that seed's life",
     )
+    config.stash[FRESH] = Fresh()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    seeds = ", ".join(map(str, config.stash[FRESH].seeds))
+    return [f"chaos: fresh seeds {seeds}"] if seeds else []
 
 
 def _positive(text: str) -> int:
@@ -63,10 +97,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("chaos")
     if marker is None:
         return
-    _, seeds = chaos(*marker.args, **marker.kwargs)
+    mark = chaos(*marker.args, **marker.kwargs)
     if "chaos_seed" not in metafunc.fixturenames:  # a marked test need not name it
         metafunc.fixturenames.append("chaos_seed")
-    chosen = _chosen(metafunc.config, seeds)
+    chosen = _chosen(metafunc.config, mark)
     metafunc.parametrize("chaos_seed", chosen, ids=[f"seed-{seed}" for seed in chosen], indirect=True)
 
 
@@ -75,23 +109,23 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     marker = item.get_closest_marker("chaos")
     if marker is None or not isinstance(item, pytest.Function):
         return
-    scenario, _ = chaos(*marker.args, **marker.kwargs)
-    for name in ("chaos_seed",) if scenario is None else ("chaos_seed", "chaos_result"):
+    mark = chaos(*marker.args, **marker.kwargs)
+    for name in ("chaos_seed",) if mark.scenario is None else ("chaos_seed", "chaos_result"):
         if name not in item.fixturenames:
             item.fixturenames.append(name)
 
 
-def chaos(scenario: "Scenario | str | None" = None, *, seeds: int = DEFAULT_SEEDS) -> tuple[Any, int]:
+def chaos(scenario: "Scenario | str | None" = None, *, seeds: int = DEFAULT_SEEDS, fresh: int = 0) -> Mark:
     """A mark's arguments, with their defaults. Raises TypeError for any other, as a function does."""
-    return scenario, seeds
+    return Mark(scenario, seeds, fresh)
 
 
-def _chosen(config: pytest.Config, seeds: int) -> Sequence[int]:
+def _chosen(config: pytest.Config, mark: Mark) -> Sequence[int]:
     only: int | None = config.getoption("--chaos-seed")
     if only is not None:
         return [only]
     many: int | None = config.getoption("--chaos-seeds")
-    return range(many or seeds)
+    return range(many) if many else [*range(mark.seeds), *config.stash[FRESH].take(mark.fresh)]
 
 
 @pytest.fixture
@@ -105,15 +139,17 @@ def chaos_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def chaos_result(request: pytest.FixtureRequest, chaos_seed: int) -> "SimResult":
     """What the marked scenario came to in this life. Unless all is well the test fails before its first line."""
-    from scenarios.simulation.plan import draw_plan
+    from scenarios.simulation.drawing import draw_plan
+    from scenarios.simulation.quiet import quiet
     from scenarios.simulation.simulate import simulate
 
     marker = request.node.get_closest_marker("chaos")
-    scenario, _ = chaos(*marker.args, **marker.kwargs) if marker is not None else (None, 0)
+    scenario = chaos(*marker.args, **marker.kwargs).scenario if marker is not None else None
     if scenario is None:
         raise pytest.UsageError("chaos_result needs @pytest.mark.chaos(scenario)")
     found = _found(scenario)
-    return simulate(found, chaos_seed, draw_plan(found, chaos_seed))
+    with quiet():
+        return simulate(found, chaos_seed, draw_plan(found, chaos_seed))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,10 @@
 """Who watches the watchers: a bounded share of `make mutants`, which hunts for all of them."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from mutants.run import (
     GuiltyError,
     Outcome,
     PatchError,
+    copy_project,
     hunt_all,
     kind_of,
     page,
@@ -76,6 +81,35 @@ def test_a_share_of_them_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"no bug at all +lives well", capsys.readouterr().out)
 
 
+def test_explore_finds_one_and_makes_a_test_of_it(tmp_path: Path) -> None:
+    """It is shrunk to at most three faults, and its file fails with the bug and passes without."""
+    bug, project, found = of("tombstone-dropped"), tmp_path / "project", tmp_path / "found"
+    copy_project(project)
+    shutil.copy(ROOT / "run_sim.py", project)
+    for path, text in patched(bug, ROOT).items():
+        (project / path).write_text(text)
+    explore = ("run_sim.py", "explore", "everything", "--seeds", "40", "--failures", str(found))
+    out = in_python(project, *explore, status=1)
+    stories = out.split("\n\nseed ")[1:]
+    assert stories
+    for story in stories:
+        shrunk = [line for line in story.splitlines() if line.startswith("  shrunk: ")]
+        assert 1 <= len(shrunk) <= 1 + 3  # the size of the life, then its faults
+    for test in sorted(found.glob("test_*.py")):
+        pytest_it = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(found), str(test))
+        assert "1 failed" in in_python(project, *pytest_it, status=1)
+        assert "1 passed" in in_python(ROOT, *pytest_it, status=0)
+
+
+def in_python(code: Path, *arguments: str, status: int) -> str:
+    """Run Python on the code of that directory; what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_code_that_does_not_run_is_no_kill() -> None:
     """A misspelt mutant would be found by every seed; it is an error instead."""
     edits = (
@@ -107,7 +141,7 @@ def test_an_unknown_mutant_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
     ("words", "kind"),
     [
         ("main sent s-1 'do open' to order unsaved: the store says IDLE, round 0, attempt 0", "save, publish"),
-        ("order acknowledged s-1 'do open' unsaved: the ledger says nothing", "save, ack"),
+        ("order acknowledged s-1 'do open' too early: the broker has no answer to it", "save, ack"),
         ("main sent s-1 'do open' to order again in the same words", "said twice"),
         ("saga s-1: do open took effect 2 times", "effects"),
         ("saga s-1: open was undone before confirm, which depends on it", "effects"),

@@ -1,54 +1,69 @@
 """What the command line's words `explore`, `replay` and `run --mode sim` do. Each returns the exit status."""
 
-import logging
-from collections.abc import Callable, Iterator
+import gc
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scenarios import library
-from scenarios.scenario import Result, Scenario
-from scenarios.simulation.explore import Batch, Report, explore, summary, verdict
+from scenarios.judging import hold_to
+from scenarios.scenario import Kill, Scenario, ScenarioError
+from scenarios.simulation.drawing import draw_plan
+from scenarios.simulation.explore import Batch, explore, summary, verdict
 from scenarios.simulation.failure import read_failure
-from scenarios.simulation.plan import FaultPlan, draw_plan
+from scenarios.simulation.plan import FaultPlan, sequential_of
+from scenarios.simulation.progress import Tell, progress
+from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
-from scenarios.simulation.simulate import SimResult, simulate
+from scenarios.simulation.result import SimResult
+from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
-
-Tell = Callable[[str], None]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what nodes log of the faults done to them to themselves: the trace tells it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def run_simulated(
     scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool, tell: Tell
 ) -> SimResult:
-    """Run a scenario in virtual time, with its own faults and no others, and hold it to its expectations."""
+    """Run a scenario in virtual time, with its own faults and no others, and hold it to its expectations.
+
+    Raises ScenarioError.
+    """
+    if sequential and sequential_of(scenario.domain) is None:
+        raise ScenarioError(f"scenario {scenario.name!r} has no saga that takes its steps one by one")
     plan = FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.faults)
     tell(f"{scenario.name}: {orders} orders, seed {seed}, mode sim")
-    with _quiet():
+    with quiet(), _few_collections():
         result = simulate(scenario, seed, plan)
-    expect(scenario, result)
+    hold_to(scenario, result, _unfired(scenario, result))
     return result
 
 
-def expect(scenario: Scenario, result: Result) -> None:
-    """Add what a scenario expects and did not get to the violations."""
-    broken = [words for words in (expectation(result) for expectation in scenario.expectations) if words is not None]
-    result.violations += broken
-    if broken:
-        result.verdict = "failed"
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for cycles seldom, as a node's process does: nearly all that it allocates dies by its count."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
-def summary_of_run(result: SimResult) -> list[str]:
+def _unfired(scenario: Scenario, result: SimResult) -> list[Kill]:
+    """The scenario's faults that never came; of equal ones each must have."""
+    came = Counter(result.faults_injected)
+    left = []
+    for kill in scenario.faults:
+        came[str(kill)] -= 1
+        if came[str(kill)] < 0:
+            left.append(kill)
+    return left
+
+
+def summary_of_run(result: SimResult, again: str) -> list[str]:
+    """A run in lines. `again` is the command that repeats it."""
     latency = ", ".join(f"{name} {value:g} ms" for name, value in result.latency_ms.items()) or "none measured"
     lines = [
         f"{result.orders} orders: {result.completed} completed, {result.compensated} compensated,"
@@ -58,8 +73,8 @@ def summary_of_run(result: SimResult) -> list[str]:
         f"{result.elapsed_seconds:.1f} s of virtual time in {result.wall_seconds:.1f} s, latency {latency}",
     ]
     lines += [f"fault: {fault}" for fault in result.faults_injected]
+    lines += [f"note: {note}" for note in result.notes]
     lines += [f"violation: {violation}" for violation in result.violations]
-    again = f"run_sim.py run {result.scenario} --mode sim --orders {result.orders} --seed {result.seed}"
     return [*lines, f"trace: {result.trace_sha256}", f"again: {again}", f"verdict: {result.verdict}"]
 
 
@@ -72,17 +87,11 @@ def explore_command(batch: Batch, tell: Tell) -> int:
     else:
         last = batch.first_seed + batch.seeds - 1
         tell(f"{batch.reference}: seeds {batch.first_seed} to {last}; each draws its own size and faults")
-    with _quiet():
-        report = explore(batch, tell, lambda report: tell(_progress(batch, report)))
+    with quiet(), progress(tell) as shown:
+        report = explore(batch, shown)
     for line in summary(report):
         tell(line)
     return verdict(report)
-
-
-def _progress(batch: Batch, report: Report) -> str:
-    share = f"{report.seeds}/{batch.seeds} seeds, {report.seeds_per_second():.1f} seeds/s"
-    waiting = f"; not seen yet: {', '.join(report.unseen)}" if report.unseen else ""
-    return f"{share}, {len(report.failed)} failed{waiting}"
 
 
 def replay_command(path: Path, tell: Tell, *, mermaid: bool) -> int:
@@ -91,7 +100,7 @@ def replay_command(path: Path, tell: Tell, *, mermaid: bool) -> int:
     for line in failure.plan.lines():
         tell(f"plan: {line}")
     happenings: list[Happening] = []
-    with _quiet():
+    with quiet():
         result = failure.replay(happenings)
     for saga_id in sagas_of(result, happenings):
         tell("")

@@ -1,24 +1,28 @@
 """One life of a small cluster in which nodes crash exactly at given boundaries, and what must be true at its end."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+from random import Random
 from typing import Final, NamedTuple
 
-from actors.messages import Command, Lifecycle, Message, Reply, StartAnswer, StartSaga, from_envelope
+from actors.messages import Command, Lifecycle, Message, Reply, StartAnswer, StartSaga
 from actors.record import from_snapshot
 from actors.state import Notice, Phase, Status, Verb
+from broker import codec
 from broker.receipt import Probe
 from persistence import snapshots
 from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_paths import Case, laid_over
-from scenarios.simulation.crash_promises import Promises, messages_of
 from scenarios.simulation.disk import scratch_directory
-from scenarios.simulation.loop import SimulationError
+from scenarios.simulation.judge import judge_nodes, judge_sagas
+from scenarios.simulation.loop import SimulatedLoop, SimulationError
 from scenarios.simulation.node import SimulatedNode
+from scenarios.simulation.quiet import quiet
+from scenarios.simulation.tap import Watcher, messages_of
+from scenarios.simulation.trace import Trace
+from scenarios.simulation.trouble import Troubles
 from scenarios.simulation.world import SimulatedWorld
 
 SEED: Final = 1
@@ -82,7 +86,7 @@ def points_of(spec: str) -> tuple[str, tuple[Point, ...]]:
 def live(scenario: Scenario, request: Request, case: Case, points: Sequence[Point], saga: str | None = None) -> Life:
     """Run a case; crash the nodes at the points, which come one after another; judge the end."""
     life = Life(case, tuple(points))
-    with scratch_directory() as directory, _quiet():
+    with scratch_directory() as directory, quiet():
         world = _World(laid_over(scenario, request, case), directory, life, saga)
         try:
             _run(world)
@@ -101,13 +105,14 @@ class _World(SimulatedWorld):
 
     def __init__(self, scenario: Scenario, directory: FilePath, life: Life, saga: str | None) -> None:
         self.life = life
-        self.promises = Promises(scenario.domain.sagas)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._started_at = 0.0
+        loop = SimulatedLoop(SEED)
+        self.watcher = Watcher(scenario.domain.sagas, Trace(loop.time))
         super().__init__(
-            scenario, SEED, directory, split=True, saga=saga, on_event=self._heard, probe=self._probe_of
+            _counted(scenario), SEED, directory,
+            loop=loop, split=True, saga=saga, on_event=self._heard, tap=self.watcher.tap, probe=self._probe_of,
         )  # fmt: skip
-        self.broker.watch = lambda what, message: self.promises.stored(message) if what == "stored" else None
 
     def _probe_of(self, name: str) -> Probe:
         return lambda boundary, things: self._passed(self._named(name), boundary, things)
@@ -120,9 +125,6 @@ class _World(SimulatedWorld):
         point = Point(node.name, boundary, self._counts[node.name, boundary])
         messages = _messages(things)
         passing = Passing(point, tuple(dict.fromkeys(map(_label, messages))) or (NOTHING,), self.loop.steps)
-        if boundary in ("publish.before", "ack.before"):
-            with node.environment.read() as tx:
-                self.life.complaints += self.promises.broken(boundary, node.name, messages, tx)
         life = self.life
         if len(life.crashed) < len(life.points) and life.points[len(life.crashed)] == point:
             life.crashed.append(passing)
@@ -137,6 +139,14 @@ class _World(SimulatedWorld):
             self._started_at = self.loop.time()
         elif event.turn == Notice.PIVOT.value:
             self.life.pivot_after_seconds = self.loop.time() - self._started_at
+
+
+def _counted(scenario: Scenario) -> Scenario:
+    """The scenario with its services' effects counted, and no trouble but what its path has laid over it."""
+    domain = scenario.domain
+    troubles = Troubles(Random(SEED), domain)
+    counted = replace(domain, services=lambda conducts: [troubles.wrap(made) for made in domain.services(conducts)])
+    return replace(scenario, domain=counted)
 
 
 def _run(world: _World) -> None:
@@ -172,15 +182,16 @@ def _judge(world: _World) -> Iterator[str]:
     if findings.duplicate_effects:
         yield f"{findings.duplicate_effects} effects twice"
     yield from world.load.wrong_ends()
-    yield from _judge_sagas(world)
+    yield from judge_sagas(world, world.watcher).violations
+    yield from judge_nodes(world).violations
+    yield from world.watcher.accusations
+    yield from _judge_ends(world)
     for name in ("dead_letters", "restarts"):
         if world.counters[name]:
             yield f"{world.counters[name]} {name.replace('_', ' ')}"
-    for node in world.nodes:
-        yield from (f"{node.name}: a receiver raised {error!r}" for error in node.receiver_errors)
 
 
-def _judge_sagas(world: _World) -> Iterator[str]:
+def _judge_ends(world: _World) -> Iterator[str]:
     """Every saga that began is terminal and saved as such; what the client has heard of it is so."""
     ends = {journey.saga_id: journey.end for journey in world.load.ended}
     with world.coordinator.environment.read() as tx:
@@ -213,11 +224,11 @@ def _messages(things: object) -> list[Message]:
         return [things]
     if isinstance(things, list | tuple):
         if len(things) > 1 and isinstance(things[1], str):
-            return [from_envelope(things)]
+            return list(messages_of(codec.join([codec.encode_envelope(things)])))
         return [message for thing in things for message in _messages(thing)]
     # A delivery; or None, for a work that is about no message.
     payload = getattr(things, "payload", None)
-    return messages_of(payload) if isinstance(payload, bytes) else []
+    return list(messages_of(payload)) if isinstance(payload, bytes) else []
 
 
 def _label(message: Message) -> str:
@@ -228,15 +239,3 @@ def _label(message: Message) -> str:
     if isinstance(message, StartSaga):
         return "start"
     return "answer" if isinstance(message, StartAnswer) else message.action
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Thousands of crashes are no news: the engine's log stays silent meanwhile."""
-    logger = logging.getLogger("sagasim")
-    was = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(was)

@@ -13,8 +13,7 @@ from typing import Any, Final
 from actors.definition import Kind, Saga
 from actors.handlers import Refused, ServiceHandlers, action, handlers_of
 from actors.messages import Command
-from scenarios.load import PLACE
-from scenarios.scenario import Conduct, Domain, Fate, Request, Scenario
+from scenarios.scenario import PLACE, Conduct, Domain, Fate, Request, Scenario
 
 _DRAWS: Final = 64
 _PIVOT_ATTEMPTS: Final = 2  # enough for it to run out of them: with more, a run repeats itself and takes longer
@@ -70,15 +69,24 @@ def failing_paths(saga: Saga, never_refused: frozenset[str], pivot_after_seconds
     `pivot_after_seconds` is how long after its start a saga was past its pivot, as its client heard it.
     """
     paths = [Path("rejected", Fate.REJECTED, PLACE)]
+    refusable = [s.name for s in saga.steps if s.kind is not Kind.RETRIABLE and s.name not in never_refused]
     for step in saga.steps:
-        if step.kind is not Kind.RETRIABLE and step.name not in never_refused:
+        if step.name in refusable:
             paths.append(Path(f"{step.name}-refused", Fate.COMPENSATED, step.name))
-        if step.kind is Kind.PIVOT:
+        if step.kind is Kind.PIVOT or (step.kind is Kind.COMPENSATABLE and _is_last(saga, step.name, refusable)):
             paths.append(Path(f"{step.name}-unknown", Fate.COMPENSATED, step.name, faults=True))
     paths.append(Path("cancel", Fate.EITHER, cancel_after_seconds=0.0))
     if pivot_after_seconds is not None:
         paths.append(Path("cancel-late", Fate.EITHER, cancel_after_seconds=pivot_after_seconds))
     return paths
+
+
+def _is_last(saga: Saga, step: str, refusable: Sequence[str]) -> bool:
+    """Whether no other step can be refused once this one is asked for: its undo must come from itself."""
+    before = {step}
+    for _ in saga.steps:  # as often as the longest chain is long
+        before |= {needed for known in before for needed in saga.steps[saga.index[known]].after}
+    return all(other in before for other in refusable)
 
 
 def never_refused(domain: Domain, saga: Saga) -> frozenset[str]:
@@ -120,7 +128,7 @@ def _domain(domain: Domain, case: Case) -> Domain:
         made = domain.services(conducts)
         for service in made:
             if service.name in services:
-                cls = _acting(type(service), handlers, path.at_step, _is_last(case), path.faults)
+                cls = _acting(type(service), handlers, path.at_step, _ending_of_last(case), path.faults)
                 object.__setattr__(service, "__class__", cls)
         return made
 
@@ -136,7 +144,7 @@ def _whereabouts(domain: Domain, step_name: str) -> tuple[frozenset[str], frozen
     return frozenset(step.service for step in steps), frozenset(step.action for step in steps)
 
 
-def _is_last(case: Case) -> str:
+def _ending_of_last(case: Case) -> str:
     """What the id of the case's last saga ends with, as the load numbers them."""
     return f"-{case.sagas - 1:07d}"
 

@@ -18,14 +18,15 @@ from itertools import pairwise
 from typing import Final
 
 from actors.definition import Kind, Saga
-from scenarios.load import COORDINATOR_NAME, PLACE
-from scenarios.scenario import BOUNDARIES, Request, Scenario, ScenarioError
+from scenarios.scenario import BOUNDARIES, COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_life import SEED, Life, Passing, Point, live, points_of
 from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path, never_refused
 from scenarios.simulation.crash_report import Cell, CrashFailure, CrashReport
+from scenarios.simulation.disk import shared_scratch
+from scenarios.simulation.progress import progress
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many runs of how many are behind."""
+Show = Callable[[str, int, int, str, str], None]
+"""Called with what is being done, how many of how many are behind, what is counted, and a word on them."""
 
 _SECOND_CRASHES: Final = 12
 """How many boundaries after the first crash are tried for the second when several sagas run at once; all for one."""
@@ -37,7 +38,7 @@ def explore_crash_points(
     *,
     double: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
+    show: Show | None = None,
     sagas: Sequence[int] = (1, 2),
     saga: str | None = None,
     limit: int | None = None,
@@ -48,12 +49,15 @@ def explore_crash_points(
     """
     began = time.monotonic()
     subject = _Subject(scenario, base_request(scenario, SEED), saga)
-    explorer = _Explorer(subject, progress or _ignore, workers or os.cpu_count() or 1, limit)
+    explorer = _Explorer(subject, show or _ignore, workers or os.cpu_count() or 1, limit)
     recordings = list(explorer.record(sagas))
     report = explorer.report
     singles = explorer.run("one crash", [(r.case, (p.point,)) for r in recordings for p in r.passings])
     report.singles = len(singles)
     if double:
+        if any(count > 1 for count in sagas):
+            bound = f"more than {_SECOND_CRASHES} boundaries behind the first"
+            report.left_out.append(f"left out: of several sagas at once, a second crash {bound}")
         report.doubles = len(explorer.run("two crashes", list(_second_crashes(recordings, singles)), brief=True))
     report.elapsed_seconds = time.monotonic() - began
     return report
@@ -68,14 +72,8 @@ def main(
     """
     if at:
         return _repeat(scenario, at, say)
-    shown = [0]
-
-    def progress(what: str, behind: int, of: int) -> None:
-        if of and behind * 10 // of != shown[0]:
-            shown[0] = behind * 10 // of
-            say(f"{what}: {behind} of {of} runs")
-
-    report = explore_crash_points(scenario, double=double, progress=progress)
+    with progress(say) as shown:
+        report = explore_crash_points(scenario, double=double, show=shown.show)
     report.scenario = reference or scenario.name
     for line in report.render():
         say(line)
@@ -126,10 +124,10 @@ Task = tuple[Case, tuple[Point, ...]]
 class _Explorer:
     """Runs what it is told on several cores, and keeps the report."""
 
-    def __init__(self, subject: _Subject, progress: Progress, workers: int, limit: int | None) -> None:
+    def __init__(self, subject: _Subject, show: Show, workers: int, limit: int | None) -> None:
         self.report = CrashReport(subject.scenario.name)
         self._subject = subject
-        self._progress = progress
+        self._show = show
         self._workers = workers
         self._limit = limit
 
@@ -164,7 +162,7 @@ class _Explorer:
             for passing in life.crashed:
                 point = passing.point
                 self.report.crashes.update((point.node, point.boundary, label) for label in passing.labels)
-            self._progress(what, len(lives), len(tasks))
+            self._show(what, len(lives), len(tasks), "runs", f"{len(self.report.failures)} failed")
             if self._enough:
                 break
         return lives
@@ -175,7 +173,10 @@ class _Explorer:
             return
         fork = multiprocessing.get_context("fork")
         initargs = (self._subject, brief)
-        with ProcessPoolExecutor(self._workers, mp_context=fork, initializer=_adopt, initargs=initargs) as pool:
+        with (
+            shared_scratch(),  # the workers are forked: they know of it
+            ProcessPoolExecutor(self._workers, mp_context=fork, initializer=_adopt, initargs=initargs) as pool,
+        ):
             try:
                 yield from pool.map(_live, tasks, chunksize=_CHUNK)
             finally:
@@ -205,7 +206,7 @@ def _brief(life: Life, brief: bool) -> Life:
     return life
 
 
-def _ignore(_what: str, _behind: int, _of: int) -> None:
+def _ignore(_what: str, _behind: int, _of: int, _unit: str, _words: str) -> None:
     """Nobody watches."""
 
 
@@ -217,7 +218,7 @@ def _cases(subject: _Subject, first: Life, sagas: Sequence[int]) -> list[Case]:
     paths = [first_path(subject.request)]
     domain = subject.scenario.domain
     definition = domain.sagas.get(first.definition)
-    if definition is not None and first.pivot_after_seconds is not None:
+    if definition is not None and paths[0].fate is Fate.COMPLETED:
         paths += failing_paths(definition, never_refused(domain, definition), first.pivot_after_seconds)
     return [Case(path, count) for count in sagas for path in paths]
 

@@ -20,14 +20,35 @@ _MEMORY = Path("/dev/shm")
 _MAP_SIZE_BYTES = 64 * 1024 * 1024  # grows by itself; LMDB takes only what it uses
 
 
+_shared: list[Path] = []
+"""Where this process makes its scratch directories, if not beside all others."""
+
+
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
     """A directory for one world, in memory where the system has a place for that."""
-    path = Path(tempfile.mkdtemp(prefix="sagasim-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    place = _shared[-1] if _shared else _MEMORY if _MEMORY.is_dir() else None
+    path = Path(tempfile.mkdtemp(prefix="sagasim-", dir=place))
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def shared_scratch() -> Iterator[Path]:
+    """One directory for the worlds of this process and its workers: what a killed worker leaves goes with it."""
+    with scratch_directory() as place:
+        _shared.append(place)
+        try:
+            yield place
+        finally:
+            _shared.pop()
+
+
+def adopt_scratch(place: Path) -> None:
+    """In a worker: make scratch directories where its parent will remove them."""
+    _shared.append(place)
 
 
 def open_environment(path: Path, tables: Sequence[str]) -> Environment:

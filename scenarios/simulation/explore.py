@@ -3,25 +3,32 @@
 import logging
 import multiprocessing
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from scenarios import library
 from scenarios.scenario import Scenario
+from scenarios.simulation.disk import adopt_scratch, shared_scratch
+from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.failure import Failure
-from scenarios.simulation.plan import FaultPlan, draw_plan
-from scenarios.simulation.shrink import kind_of, shrink
-from scenarios.simulation.simulate import SOMETIMES, SimResult, simulate
+from scenarios.simulation.plan import FaultPlan
+from scenarios.simulation.progress import Progress, Tell
+from scenarios.simulation.result import SOMETIMES, SimResult
+from scenarios.simulation.shrink import MAX_ATTEMPTS, kind_of, shrink
+from scenarios.simulation.simulate import simulate
 
 MAX_SHOWN = 3
 """So many failures are told in full, and shrunk; of the others only the seeds."""
 SOMETIMES_FROM = 100
 """From so many seeds on everything on the list must have been seen; a smaller batch may miss some by chance."""
 CHUNK = 4
-PROGRESS_SECONDS = 2.0
+OTHER_SEEDS = 4  # under which a failing life is tried while it is made small
+ENOUGH_FAULTS = 1  # so few need no other seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,12 @@ class Batch:
 
 @dataclass(slots=True)
 class Report:
-    """What a batch came to. Times are real seconds."""
+    """What a batch came to. Times are real seconds; `faults` counts the kinds of those that were drawn."""
 
     seeds: int = 0
     orders: int = 0
     failed: list[int] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     elapsed_seconds: float = 0.0
@@ -55,11 +63,13 @@ class Report:
 
     @property
     def unseen(self) -> list[str]:
-        return [name for name in SOMETIMES if not self.seen[name]]
+        """What can happen to the sagas of these lives, and never did."""
+        return [name for name in SOMETIMES if name in self.seen and not self.seen[name]]
 
     def add(self, result: SimResult) -> None:
         self.seeds += 1
         self.orders += result.orders
+        self.faults.update(line.split()[0] for line in result.plan[1:])
         self.seen.update(result.seen)
         for end in ("completed", "compensated", "rejected", "parked"):
             self.ends[end] += getattr(result, end)
@@ -70,28 +80,31 @@ class Report:
         return self.seeds / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
 
-def explore(batch: Batch, tell: Callable[[str], None], progress: Callable[[Report], None] | None = None) -> Report:
+def explore(batch: Batch, progress: Progress) -> Report:
     """Live every seed of a batch. Tells what it finds; failures are written into the batch's directory.
 
-    Raises ScenarioError if there is no such scenario.
+    Raises ScenarioError if there is no such scenario, or if it cannot be lived.
     """
-    library.find(batch.reference)  # a mistake is told once, before any worker makes it
+    scenario = library.find(batch.reference)
     report = Report()
-    began = told = time.monotonic()
+    began = time.monotonic()
     failures: list[SimResult] = []
-    for result in _lives(batch):
+    for result in _lives(batch, scenario):
         report.add(result)
         report.elapsed_seconds = time.monotonic() - began
         if result.verdict == "failed":
             failures.append(result)
-            tell(f"seed {result.seed} failed: {first_violation(result)}")
-        if progress is not None and time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
-            progress(report)
+            progress.tell(f"seed {result.seed} failed: {first_violation(result)}")
+        progress.show(batch.reference, report.seeds, batch.seeds, "seeds", _so_far(report))
     report.elapsed_seconds = time.monotonic() - began
     for result in sorted(failures, key=lambda result: result.seed)[:MAX_SHOWN]:
-        report.files += tell_failure(batch, result, tell)
+        report.files += tell_failure(batch, scenario, result, progress)
     return report
+
+
+def _so_far(report: Report) -> str:
+    waiting = f"; not seen yet: {', '.join(report.unseen)}" if report.unseen else ""
+    return f"{len(report.failed)} failed{waiting}"
 
 
 def verdict(report: Report) -> int:
@@ -106,7 +119,8 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"{report.seeds} seeds, {report.orders} orders ({ends}) in {report.elapsed_seconds:.1f} s:"
         f" {report.seeds_per_second():.1f} seeds/s",
-        "seen: " + ", ".join(f"{name} {report.seen[name]}" for name in SOMETIMES),
+        "faults: " + (", ".join(f"{name} {count}" for name, count in sorted(report.faults.items())) or "none"),
+        "seen: " + ", ".join(f"{name} {report.seen[name]}" for name in SOMETIMES if name in report.seen),
     ]
     if report.unseen:
         lines.append("never seen: " + ", ".join(report.unseen))
@@ -125,35 +139,42 @@ def first_violation(result: SimResult) -> str:
 # --- living many lives -------------------------------------------------------------------------------------------
 
 
-def _lives(batch: Batch) -> Iterator[SimResult]:
+def _lives(batch: Batch, scenario: Scenario) -> Iterator[SimResult]:
     seeds = range(batch.first_seed, batch.first_seed + batch.seeds)
     workers = min(batch.workers or os.cpu_count() or 1, max(1, batch.seeds // CHUNK))
-    tasks = [(batch.reference, seed, batch.orders, batch.concurrency) for seed in seeds]
     if workers == 1:
-        yield from map(_live, tasks)
+        yield from (_live(batch, scenario, seed) for seed in seeds)
         return
     # Spawned, not forked: LMDB must not be taken over a fork.
-    with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
-        yield from pool.imap_unordered(_live, tasks, chunksize=CHUNK)
+    spawn = multiprocessing.get_context("spawn")
+    with shared_scratch() as scratch, spawn.Pool(workers, _adopt, (batch, scratch)) as pool:
+        yield from pool.imap_unordered(_live_adopted, seeds, chunksize=CHUNK)
 
 
-def _quiet() -> None:
-    """What nodes log of the faults done to them is of no interest by the thousand."""
-    logging.disable(logging.CRITICAL)
+def _live(batch: Batch, scenario: Scenario, seed: int) -> SimResult:
+    return simulate(scenario, seed, draw_plan(scenario, seed, batch.orders, batch.concurrency))
 
 
-def _live(task: tuple[str, int, int | None, int | None]) -> SimResult:
-    reference, seed, orders, concurrency = task
-    scenario = library.find(reference)
-    return simulate(scenario, seed, draw_plan(scenario, seed, orders, concurrency))
+_adopted: list[tuple[Batch, Scenario]] = []
+"""In a worker: what it was started to explore."""
+
+
+def _adopt(batch: Batch, scratch: Path) -> None:
+    adopt_scratch(scratch)
+    logging.disable(logging.CRITICAL)  # what nodes log of the faults done to them is of no interest by the thousand
+    _adopted.append((batch, library.find(batch.reference)))
+
+
+def _live_adopted(seed: int) -> SimResult:
+    return _live(*_adopted[0], seed)
 
 
 # --- a failure in full -------------------------------------------------------------------------------------------
 
 
-def tell_failure(batch: Batch, result: SimResult, tell: Callable[[str], None]) -> list[Path]:
+def tell_failure(batch: Batch, scenario: Scenario, result: SimResult, progress: Progress) -> list[Path]:
     """Tell a failure, shrink it, and write it as a file to replay and as a test. Returns what was written."""
-    scenario = library.find(batch.reference)
+    tell = progress.tell
     plan = draw_plan(scenario, result.seed, batch.orders, batch.concurrency)
     tell("")
     tell(f"seed {result.seed}: {first_violation(result)}")
@@ -163,34 +184,58 @@ def tell_failure(batch: Batch, result: SimResult, tell: Callable[[str], None]) -
         tell(f"  failed check: {violation}")
     for line in result.last_lines:
         tell(f"  {line}")
-    failure, attempts = smallest(batch.reference, scenario, result.seed, plan, result)
+    what = f"shrinking seed {result.seed}"
+    failure, attempts = smallest(
+        batch.reference, scenario, result.seed, plan, result,
+        lambda made: progress.show(what, made, MAX_ATTEMPTS, "attempts"),
+    )  # fmt: skip
+    progress.show(what, attempts, attempts, "attempts")
     for line in failure.plan.lines():
         tell(f"  shrunk: {line}")
     tell(f"  shrunk in {attempts} attempts; it fails with: {failure.violations[0] if failure.violations else '?'}")
-    stem = f"failure-{scenario.name}-{result.seed}"
-    files = [batch.directory / f"{stem}.json", batch.directory / f"test_{stem.replace('-', '_')}.py"]
+    return _write(failure, f"failure-{scenario.name}-{result.seed}", batch.directory, tell)
+
+
+def _write(failure: Failure, stem: str, directory: Path, tell: Tell) -> list[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [directory / f"{stem}.json", directory / f"test_{stem.replace('-', '_')}.py"]
     failure.write(files[0])
     files[1].write_text(failure.as_test())
-    tell(f"  again: run_sim.py replay {files[0]}")
+    tell(f"  again: run_sim.py replay {shlex.quote(str(files[0]))}")
     tell(f"  as a test: {files[1]}")
     return files
 
 
 def smallest(
-    reference: str, scenario: Scenario, seed: int, plan: FaultPlan, result: SimResult
+    reference: str,
+    scenario: Scenario,
+    seed: int,
+    plan: FaultPlan,
+    result: SimResult,
+    on_attempt: Callable[[int], None] = lambda _: None,
 ) -> tuple[Failure, int]:
-    """Shrink a failing life to one that still fails in the same way."""
-    wanted = kind_of(first_violation(result))
-    found = {"plan": result}
+    """Shrink a failing life to one that still fails in the same way, and how many attempts that took.
 
-    def fails(candidate: FaultPlan) -> bool:
-        again = simulate(scenario, seed, candidate)
+    To leave one thing out shifts all that is drawn after it, and what fails by chance may not fail then: so what is
+    left of the plan is tried under a few other seeds too. The failure's seed may be one of those.
+    """
+    wanted = kind_of(first_violation(result))
+    found = result
+    attempts = 0
+
+    def fails_under(candidate: FaultPlan, other: int) -> bool:
+        nonlocal attempts, found
+        again = simulate(scenario, other, candidate)
+        attempts += 1
+        on_attempt(attempts)
         same = again.verdict == "failed" and wanted in {kind_of(violation) for violation in again.violations}
         if same:
-            found["plan"] = again
+            found = again
         return same
 
-    plan, attempts = shrink(plan, fails)
-    last = found["plan"]
-    violations = sorted(last.violations, key=lambda violation: kind_of(violation) != wanted)
-    return Failure(reference, seed, plan, tuple(violations), last.trace_sha256), attempts
+    for other in range(seed, seed + 1 + OTHER_SEEDS):
+        plan, _ = shrink(plan, partial(fails_under, other=other), MAX_ATTEMPTS - attempts)
+        if len(plan.faults) + len(plan.kills) <= ENOUGH_FAULTS:
+            break
+    violations = sorted(found.violations, key=lambda violation: kind_of(violation) != wanted)
+    return Failure(reference, found.seed, plan, tuple(violations), found.trace_sha256).lasting(), attempts

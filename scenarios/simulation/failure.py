@@ -1,14 +1,15 @@
 """A failure as a file: what is needed to run it again, elsewhere and later; and a ready test of it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scenarios import library
 from scenarios.scenario import ScenarioError
 from scenarios.simulation.plan import FaultPlan, plan_from_data
-from scenarios.simulation.simulate import SimResult, simulate
+from scenarios.simulation.result import SimResult
+from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
 
 FORMAT = 1
@@ -27,6 +28,12 @@ class Failure:
     def replay(self, happenings: list[Happening] | None = None) -> SimResult:
         """Live it again. Raises ScenarioError if the scenario is not there."""
         return simulate(library.find(self.reference), self.seed, self.plan, happenings=happenings)
+
+    def lasting(self) -> "Failure":
+        """The same, with a file named by a path that holds wherever it is replayed from."""
+        if not self.reference.endswith(".py"):
+            return self
+        return replace(self, reference=str(Path(self.reference).resolve()))
 
     def write(self, path: Path) -> None:
         """Raises ScenarioError if it cannot be written."""

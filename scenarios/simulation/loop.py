@@ -27,19 +27,12 @@ class NodeCrashed(BaseException):
 class Work:
     """One callback that is to run. `cancel` keeps it from running."""
 
-    __slots__ = ("args", "at", "callback", "life", "number")
+    __slots__ = ("args", "callback", "life")
 
-    def __init__(
-        self, at: float, number: int, life: "NodeLoop", callback: Callable[..., object], args: tuple[Any, ...]
-    ) -> None:
-        self.at = at
-        self.number = number
+    def __init__(self, life: "NodeLoop", callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.life = life
         self.callback: Callable[..., object] | None = callback
         self.args = args
-
-    def __lt__(self, other: "Work") -> bool:
-        return (self.at, self.number) < (other.at, other.number)
 
     def cancel(self) -> None:
         self.callback = None
@@ -57,9 +50,9 @@ class NodeLoop:
     def __init__(self, loop: "SimulatedLoop", name: str, on_crash: Callable[[], None] | None = None) -> None:
         self.name = name
         self.alive = True
+        self.set_aside: list[Work] | None = None  # what came due during a pause
         self._loop = loop
         self._on_crash = on_crash
-        self._set_aside: list[Work] | None = None  # what came due during a pause
 
     def time(self) -> float:
         return self._loop.time()
@@ -72,24 +65,17 @@ class NodeLoop:
 
     def kill(self) -> None:
         self.alive = False
-        self._set_aside = None
+        self.set_aside = None
 
     def pause(self) -> None:
         """Stop running its callbacks, as a process that is starved or suspended does. They pile up meanwhile."""
-        if self._set_aside is None:
-            self._set_aside = []
+        if self.set_aside is None:
+            self.set_aside = []
 
     def resume(self) -> None:
         """Wake up: whatever came due during the pause is due now."""
-        due, self._set_aside = self._set_aside or [], None
+        due, self.set_aside = self.set_aside or [], None
         self._loop.ready_again(due)
-
-    def hold_back(self, work: Work) -> bool:
-        """Whether this life is paused; if so, it keeps the work for later."""
-        if self._set_aside is None:
-            return False
-        self._set_aside.append(work)
-        return True
 
     def crashed(self) -> None:
         self.kill()
@@ -110,7 +96,7 @@ class SimulatedLoop:
         self._fifo = fifo
         self._now = 0.0
         self._numbers = 0
-        self._timers: list[Work] = []
+        self._timers: list[tuple[float, int, Work]] = []  # a heap; the numbers decide between equal times
         self._ready: list[Work] = []
         self._world = NodeLoop(self, WORLD)
         self._lives: dict[str, NodeLoop] = {}
@@ -172,14 +158,13 @@ class SimulatedLoop:
 
     def schedule(self, life: NodeLoop, delay: float, callback: Callable[..., object], args: tuple[Any, ...]) -> Work:
         """Put a life's callback in its place. What a dead life still schedules is never run."""
-        self._numbers += 1
-        work = Work(self._now + max(0.0, delay), self._numbers, life, callback, args)
-        if not life.alive:
-            return work
-        if work.at <= self._now:
-            self._ready.append(work)
-        else:
-            heapq.heappush(self._timers, work)
+        work = Work(life, callback, args)
+        if life.alive:
+            if delay > 0:
+                self._numbers += 1
+                heapq.heappush(self._timers, (self._now + delay, self._numbers, work))
+            else:
+                self._ready.append(work)
         return work
 
     def ready_again(self, works: list[Work]) -> None:
@@ -187,9 +172,10 @@ class SimulatedLoop:
 
     def _next_at(self) -> float | None:
         """When the next timer that will run is due; None if there is none."""
-        while self._timers and self._timers[0].dropped:
-            heapq.heappop(self._timers)
-        return self._timers[0].at if self._timers else None
+        timers = self._timers
+        while timers and timers[0][2].dropped:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
 
     def _step(self, end: float) -> bool:
         """Run one callback that is due by `end`; False if there is none."""
@@ -200,14 +186,19 @@ class SimulatedLoop:
                     return False
                 self._advance(at)
             work = self._choose()
-            if not work.dropped and not work.life.hold_back(work):
-                self._run(work)
-                return True
+            if work.dropped:
+                continue
+            if work.life.set_aside is not None:
+                work.life.set_aside.append(work)
+                continue
+            self._run(work)
+            return True
 
     def _advance(self, at: float) -> None:
         self._now = at
-        while self._timers and self._timers[0].at <= at:
-            self._ready.append(heapq.heappop(self._timers))
+        timers = self._timers
+        while timers and timers[0][0] <= at:
+            self._ready.append(heapq.heappop(timers)[2])
 
     def _choose(self) -> Work:
         """Take one of the ready, which stand in an order that only their history determines."""

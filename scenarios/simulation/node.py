@@ -14,13 +14,12 @@ from actors.definition import Saga
 from actors.handlers import ServiceHandlers
 from actors.node import Node
 from actors.service import LedgerLimits, Service, service_tables
-from actors.supervisor import Limits, SagaSupervisor
+from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
 from broker.batching import Batcher
 from broker.port import Broker
 from broker.receipt import Probe
 from broker.simulated import SimulatedBroker
 from broker.simulated_client import SimulatedClient
-from persistence import journal, snapshots
 from persistence.environment import Environment
 from persistence.group_commit import GroupCommit
 from scenarios.simulation.disk import DiskFaults, SimulatedDisk, open_environment, take_over
@@ -30,18 +29,18 @@ logger = logging.getLogger("sagasim.simulation")
 
 BEGAN_AT_SECONDS = 1_750_000_000.0
 """The wall clock when virtual time is 0: seconds since 1970."""
-COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 
 Actors = list[ActorRef[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a node is: its subject token, its LMDB tables, and how to start its actors."""
+    """What a node is: its subject token, its LMDB tables, how to start its actors, and which services those are."""
 
     name: str
     tables: tuple[str, ...]
     start_actors: Callable[[Node], Actors]
+    services: tuple[str, ...] = ()
 
 
 def coordinator_plan(name: str, definitions: Mapping[str, Saga], limits: Limits | None = None) -> Plan:
@@ -59,14 +58,17 @@ def services_plan(
     def start(node: Node) -> Actors:
         return [Service.start(node, service, limits) for service in services()]
 
-    return Plan(name, tuple(table for service in services() for table in service_tables(service)), start)
+    made = services()
+    tables = tuple(table for service in made for table in service_tables(service))
+    return Plan(name, tables, start, tuple(service.name for service in made))
 
 
 class SimulatedNode:
     """One node over all its lives. It is down until `start`.
 
     `probe` is called at every boundary; when it raises `NodeCrashed` the node crashes right there. `wrap` may put
-    something between the node and its broker. `counters` sums those of all lives.
+    something between a life of the node and its broker. `counters` sums those of all lives. It is `overtaken` once
+    another node has claimed its directory.
     """
 
     def __init__(
@@ -78,12 +80,13 @@ class SimulatedNode:
         seed: int | str,
         *,
         probe: Probe | None = None,
-        wrap: Callable[[Broker], Broker] | None = None,
+        wrap: Callable[["SimulatedNode", Broker], Broker] | None = None,
     ) -> None:
         self.plan = plan
         self.probe = probe
         self.disk_faults = DiskFaults()
         self.lives = 0
+        self.overtaken = False
         self.failure: BaseException | None = None  # why its last life ended by itself
         self.node: Node | None = None
         self.client: SimulatedClient | None = None
@@ -130,7 +133,7 @@ class SimulatedNode:
 
     def start_beside(self, zombie: "SimulatedNode") -> Node:
         """Begin a life on the directory of a node that runs and does not know of it, as another connection."""
-        zombie._owns_environment, self._zombie = False, zombie
+        zombie._owns_environment, zombie.overtaken, self._zombie = False, True, zombie
         return self._begin(take_over(zombie.environment, self.plan.tables), f"{self.name}-{zombie.lives + 1}")
 
     def crash(self) -> None:
@@ -171,7 +174,7 @@ class SimulatedNode:
         random = Random(f"{self._seed}/{connection}/{self.lives}")
         life = self._life = self._loop.for_node(connection, self.crash)
         self.client = self._broker.connect(connection, life)
-        broker = self._wrap(self.client) if self._wrap is not None else self.client
+        broker = self._wrap(self, self.client) if self._wrap is not None else self.client
         disk = SimulatedDisk(life, Random(random.random()), faults=self.disk_faults)
         probe = self._pass if self.probe is not None else None
         self.node = Node(

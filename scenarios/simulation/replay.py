@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from scenarios.load import COORDINATOR_NAME
-from scenarios.simulation.simulate import SimResult
+from scenarios.scenario import COORDINATOR_NAME
+from scenarios.simulation.result import SimResult
 from scenarios.simulation.trace import Happening
 
 WIDTH = 24
@@ -49,43 +49,39 @@ def as_text(happenings: Sequence[Happening], saga_id: str) -> list[str]:
 
 
 def as_mermaid(happenings: Sequence[Happening], saga_id: str) -> list[str]:
+    """Each message where it arrives; one that never does ends in a cross, where it was sent."""
     arrows = list(_arrows(story(happenings, saga_id)))
     parties = _parties(arrows)
+    heard = {_plain(happening.text) for happening, _, _ in arrows if happening.what == "hears"}
     lines = ["sequenceDiagram", *(f"    participant {party}" for party in parties)]
     for happening, source, target in arrows:
-        text = happening.text.replace(";", ",").replace("#", "")
+        text = f"{happening.at:.3f} s {happening.text.replace(';', ',').replace('#', '')}"
         if not source:
             over = f"{parties[0]},{parties[-1]}" if len(parties) > 1 else (parties or ["world"])[0]
-            lines.append(f"    Note over {over}: {happening.at:.3f} s {happening.node} {happening.what} {text}")
+            what = f"{happening.at:.3f} s {happening.node} {happening.what} {happening.text}"
+            lines.append(f"    Note over {over}: {what.replace(';', ',').replace('#', '').rstrip()}")
         elif happening.what == "hears":
-            lines.append(f"    {source}->>{target}: {happening.at:.3f} s {text}")
+            lines.append(f"    {source}->>{target}: {text}")
+        elif _plain(happening.text) not in heard:
+            lines.append(f"    {source}-x{target}: {text}")
     return lines
 
 
 def _arrows(told: Sequence[Happening]) -> Iterable[tuple[Happening, str, str]]:
-    """Each happening with who sent it and whom it is for; both are empty for what befalls a node."""
-    senders: dict[str, str] = {}
+    """Each happening with who sent it and whom it is for; both are empty for what befalls a node.
+
+    A reply does not say who sends it: that is whoever was sent the command.
+    """
     doers: dict[str, str] = {}  # the service of each step: several may be one node
     for happening in told:
         if happening.what in _MARKS:
             yield happening, "", ""
-        elif happening.what == "sends":
-            words = happening.text.replace(",", " ").split()
-            if words[0] in ("do", "undo") and words[1:2] != ["of"]:
-                doers[words[1]] = happening.target
-            step = words[2] if words[:2] == ["undo", "of"] else words[0]
-            source = senders[_plain(happening.text)] = doers.get(step, happening.node)
-            yield happening, source, happening.target
-        else:
-            source = senders.get(_plain(happening.text)) or happening.source or "?"
-            yield happening, source, _party(happening)
-
-
-def _party(happening: Happening) -> str:
-    """A service by its own name where the subject says so, else the node's."""
-    if happening.target not in ("*", ""):
-        return happening.target
-    return happening.node
+            continue
+        words = happening.text.replace(",", " ").split()
+        if words[0] in ("do", "undo") and words[1] != "of":
+            doers[words[1]] = happening.target
+        step = words[2] if words[:2] == ["undo", "of"] else words[0]
+        yield happening, happening.source or doers.get(step, happening.node), happening.target
 
 
 def _plain(text: str) -> str:

@@ -1,240 +1,160 @@
-"""Between a node and its broker: records every message, and holds the node to *save, publish, acknowledge*.
+"""Between a node and its broker: records every message, and holds the node to *save, publish, acknowledge*."""
 
-At each publish and each acknowledgement the node's own store is read: what a message says must have been saved
-before it is published, and what a delivery asks for before that is acknowledged.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
-from actors.messages import Command, Lifecycle, Message, Reply, StartAnswer, StartSaga, from_envelope
-from actors.participant import Mark
-from actors.record import Record, from_snapshot
-from actors.state import Notice, Outcome, Status, StepState, Verb
+from actors.definition import Saga
+from actors.messages import CANCEL, Command, Control, Lifecycle, Message, StartSaga, from_envelope
+from actors.state import Notice
 from broker import codec
+from broker.dead_letters import DEAD
 from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
-from persistence import ledger, snapshots
+from persistence import snapshots
 from persistence.environment import Environment
+from persistence.transaction import Transaction
 from scenarios.load import CLIENT
-from scenarios.scenario import Domain
+from scenarios.simulation.node import SimulatedNode
+from scenarios.simulation.promises import Asking, Promises, asking
 from scenarios.simulation.trace import Trace, describe
-
-Key = tuple[object, ...]
 
 PUBLISH_TIMEOUT_SECONDS = 5.0
 
-_DO_DONE = frozenset({Mark.DONE, Mark.UNDONE, Mark.UNDO_REFUSED})
-_MARKS: dict[tuple[Verb, Outcome], frozenset[Mark]] = {  # what the ledger may say once a reply is out
-    (Verb.DO, Outcome.DONE): _DO_DONE,
-    (Verb.DO, Outcome.REFUSED): frozenset({Mark.REFUSED, Mark.TOMBSTONED, *_DO_DONE}),
-    (Verb.UNDO, Outcome.DONE): frozenset({Mark.UNDONE, Mark.TOMBSTONED}),
-    (Verb.UNDO, Outcome.REFUSED): frozenset({Mark.UNDO_REFUSED, Mark.UNDONE}),
-    (Verb.UNDO, Outcome.KEPT): frozenset({Mark.DONE}),
-}
+Done = Callable[[PublishError | None], None]
+
+_ENDS = frozenset({Notice.COMPLETED.value, Notice.COMPENSATED.value})
 
 
 @dataclass(slots=True)
 class Watcher:
-    """What all taps of a world share. `environment(node)` is the node's store, None while it is down."""
+    """What all taps of a world share: where they write to, and what they have found.
 
-    domain: Domain
+    `swallows` hears of each message that a node publishes; True loses what is published with it.
+    """
+
+    sagas: Mapping[str, Saga]
     trace: Trace
-    environment: Callable[[str], Environment | None]
-    services: Callable[[str], Sequence[str]]
-    is_overtaken: Callable[[str], bool]
-    swallows: Callable[[str, Message], bool] = lambda _node, _message: False
-    """Hears of each message that a node publishes; True loses what is published with it."""
-    call_later: Callable[..., object] = lambda *_: None
-    on_heard: Callable[[str, Message], None] = lambda _node, _message: None
+    swallows: Callable[[str, Message], bool] | None = None
     accusations: list[str] = field(default_factory=list)
-    asked: set[Key] = field(default_factory=set)  # every command that was sent, with attempt and epoch
+    asked: set[Asking] = field(default_factory=set)  # every attempt of every command
     finished: dict[str, bytes] = field(default_factory=dict)  # the last snapshot of each saga when it was told
+    cancelled: set[str] = field(default_factory=set)  # sagas whose coordinator has heard a cancel
 
-    def never_acknowledged(self, done: Callable[[PublishError | None], None], subject: str) -> None:
-        """What a publisher hears of a message that got lost on its way to the broker."""
-        error = PublishError(f"no publish to {subject}: lost by the simulation")
-        self.call_later(PUBLISH_TIMEOUT_SECONDS, done, error)
-
-    def accuse(self, text: str) -> None:
-        self.accusations.append(text)
+    def tap(self, broker: Broker, node: SimulatedNode | None) -> "Tap":
+        """For one life of a node; or for the client, which has no store to be held against."""
+        return Tap(broker, node, self)
 
 
 class Tap:
     """One life's connection. `publish` and `consume` pass everything on as it is."""
 
-    def __init__(self, name: str, broker: Broker, watcher: Watcher) -> None:
-        self._name = name
+    def __init__(self, broker: Broker, node: SimulatedNode | None, watcher: Watcher) -> None:
+        self._name = CLIENT if node is None else node.name
         self._broker = broker
+        self._node = node
         self._watcher = watcher
-        self._in_hand: Counter[Key] = Counter()  # what was heard and is not acknowledged
-        self._excused: set[Key] = set()  # what was answered without anything to save
+        self._promises = Promises(watcher.sagas, () if node is None else node.plan.services)
 
     @property
     def max_payload_bytes(self) -> int:
         return self._broker.max_payload_bytes
 
-    def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
-    ) -> None:
-        watcher, receiver = self._watcher, subject.rpartition(".")[2]
-        watcher.trace.weigh(payload)
-        lost = False
-        for message in messages_of(payload):
-            text, _, _ = describe(message)
-            watcher.trace.note(self._name, "sends", text, saga_id=message.saga_id, source=self._name, target=receiver)
-            self._check_saved(message, receiver)
-            self._check_new(message, receiver)
-            lost = watcher.swallows(self._name, message) or lost
-        if lost:
-            watcher.never_acknowledged(done, subject)
+    def publish(self, subject: str, payload: bytes, message_id: str, done: Done) -> None:
+        messages = messages_of(payload)
+        self._watcher.trace.carry(self._name, "sends", subject, payload, messages)
+        if not messages:
+            self._watcher.trace.note(self._name, "gives up", _why_dead(payload))
+        self._check_published(subject, messages)
+        if self._is_swallowed(messages):
+            assert self._node is not None
+            error = PublishError(f"no publish to {subject}: lost by the simulation")
+            self._node.life.call_later(PUBLISH_TIMEOUT_SECONDS, done, error)
             return
-        self._broker.publish(subject, payload, message_id, done)
+        self._broker.publish(subject, payload, message_id, partial(self._published, messages, done))
+
+    def _is_swallowed(self, messages: Sequence[Message]) -> bool:
+        swallows = self._watcher.swallows
+        if swallows is None or self._node is None:
+            return False
+        heard = [swallows(self._name, message) for message in messages]  # each, whether one is lost or not
+        return any(heard)
+
+    def _published(self, messages: Sequence[Message], done: Done, error: PublishError | None) -> None:
+        if error is None:
+            self._promises.stored(messages)
+        done(error)
 
     def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
-        service = consumer.filter_subject.rpartition(".")[2]
-
         def heard(delivery: Delivery) -> None:
-            self._heard(delivery, service)
-            on_message(_Delivery(delivery, lambda: self._acknowledged(delivery, service)))
+            self._heard(delivery)
+            on_message(_Delivery(delivery, self._acknowledged))
 
         return self._broker.consume(consumer, heard)
 
-    def _heard(self, delivery: Delivery, receiver: str) -> None:
-        self._watcher.trace.weigh(delivery.payload)
-        for message in messages_of(delivery.payload):
-            text, source, _ = describe(message)
-            again = f" (delivery {delivery.deliveries})" if delivery.deliveries > 1 else ""
-            self._watcher.trace.note(
-                self._name, "hears", text + again, saga_id=message.saga_id, source=source, target=receiver
-            )
-            self._in_hand[_key(message)] += 1
-            self._watcher.on_heard(self._name, message)
+    def _heard(self, delivery: Delivery) -> None:
+        messages = messages_of(delivery.payload)
+        watcher = self._watcher
+        watcher.trace.carry(self._name, "hears", delivery.subject, delivery.payload, messages, delivery.deliveries)
+        for message in messages:
+            if type(message) is Control and message.action == CANCEL:
+                watcher.cancelled.add(message.saga_id)
 
-    def _acknowledged(self, delivery: Delivery, receiver: str) -> None:
+    def _acknowledged(self, delivery: Delivery) -> None:
         self._watcher.trace.note(self._name, "acks", delivery.subject)
-        for message in messages_of(delivery.payload):
-            key = _key(message)
-            self._in_hand[key] -= 1
-            # While the same is in hand a second time, that one will come again if it has to.
-            if self._in_hand[key] <= 0:
-                del self._in_hand[key]
-                self._check_dealt_with(message, receiver, key)
+        self._check_acknowledged(delivery)
 
     # --- the checks ------------------------------------------------------------------------------------------
 
-    def _check_saved(self, message: Message, receiver: str) -> None:
-        """Save before publish."""
-        problem = ""
-        if isinstance(message, Reply):
-            if message.outcome is Outcome.FAULTED:
-                self._excused.add((message.saga_id, message.step, message.verb, message.round))
-            else:
-                problem = self._unsaved_reply(message)
-        elif isinstance(message, Command) and message.reply_to != CLIENT:
-            problem = self._unsaved_command(message)
-        elif isinstance(message, StartAnswer):
-            if not message.accepted:
-                self._excused.add((message.saga_id,))
-            elif self._stored(message.saga_id) is None:
-                problem = "the saga is not in the store"
-        elif isinstance(message, Lifecycle) and message.turn in (Notice.COMPLETED.value, Notice.COMPENSATED.value):
-            problem = self._unsaved_end(message)
-        if problem:
-            text, _, _ = describe(message)
-            self._watcher.accuse(f"{self._name} sent {message.saga_id} {text!r} to {receiver} unsaved: {problem}")
-
-    def _check_new(self, message: Message, receiver: str) -> None:
-        """Nothing is asked twice in the same words: the broker's duplicate window would swallow it."""
-        if not isinstance(message, Command) or message.reply_to == CLIENT:
+    def _check_published(self, subject: str, messages: Sequence[Message]) -> None:
+        environment = self._environment()
+        if environment is None:
             return
-        key = (*_key(message), message.attempt, message.epoch)
+        with environment.read() as tx:
+            for message in messages:
+                problem = self._unsaved(message, tx)
+                if problem:
+                    self._accuse(f"sent {_told(message)} to {_last(subject)} unsaved: {problem}")
+                elif type(message) is Command:
+                    self._check_new(message, subject)
+                elif type(message) is Lifecycle and message.turn in _ENDS:
+                    self._note_end(message.saga_id, tx)
+
+    def _unsaved(self, message: Message, tx: Transaction) -> str:
+        if type(message) is StartSaga and self._node is not None and self._node.overtaken:
+            return ""  # its successor may have been answered, and have cleared their outbox
+        return self._promises.published(message, tx)
+
+    def _check_new(self, command: Command, subject: str) -> None:
+        """Nothing is asked twice in the same words: the broker's duplicate window would swallow it."""
+        key = asking(command)
         if key in self._watcher.asked:
-            text, _, _ = describe(message)
-            self._watcher.accuse(
-                f"{self._name} sent {message.saga_id} {text!r} to {receiver} again in the same words"
-            )
+            self._accuse(f"sent {_told(command)} to {_last(subject)} again in the same words")
         self._watcher.asked.add(key)
 
-    def _unsaved_reply(self, reply: Reply) -> str:
-        marks = self._marks(reply.saga_id, reply.step)
-        if self._environment() is None or any(mark in _MARKS[reply.verb, reply.outcome] for mark in marks):
-            return ""
-        return f"the ledger says {', '.join(mark.name for mark in marks) or 'nothing'}"
+    def _note_end(self, saga_id: str, tx: Transaction) -> None:
+        stored = snapshots.load(tx, saga_id)
+        if stored is not None:
+            self._watcher.finished.setdefault(saga_id, stored.snapshot)
 
-    def _unsaved_command(self, command: Command) -> str:
-        record = self._record(command.saga_id)
-        if self._environment() is None:
-            return ""
-        step = None if record is None else self._step(record, command.step)
-        if step is None:
-            return "" if record is not None else "the saga is not in the store"
-        if _has_asked(step, command):
-            return ""
-        return f"the store says {step.status.name}, round {step.round}, attempt {step.attempt}"
-
-    def _unsaved_end(self, event: Lifecycle) -> str:
-        stored = self._stored(event.saga_id)
-        if self._environment() is None:
-            return ""
-        if stored is None or not stored.finished:
-            return "the store does not have it among the finished"
-        self._watcher.finished.setdefault(event.saga_id, stored.snapshot)
-        return ""
-
-    def _check_dealt_with(self, message: Message, receiver: str, key: Key) -> None:
-        """Save before acknowledging."""
-        problem = ""
-        if self._environment() is None or self._watcher.is_overtaken(self._name):
+    def _check_acknowledged(self, delivery: Delivery) -> None:
+        environment = self._environment()
+        if environment is None or self._node is None or self._node.overtaken:
             return  # an overtaken node's word no longer counts; what it drops its successor asks for again
-        if isinstance(message, Command):
-            asked = (message.saga_id, message.step, message.verb, message.round)
-            if asked not in self._excused and not self._marks(message.saga_id, message.step, [receiver]):
-                problem = "the ledger says nothing"
-        elif isinstance(message, Reply) and message.outcome is not Outcome.FAULTED and self._name != CLIENT:
-            record = self._record(message.saga_id)
-            step = None if record is None or record.state.held else self._step(record, message.step)
-            waits = Status.DOING if message.verb is Verb.DO else Status.UNDOING
-            if step is not None and step.status is waits and step.round == message.round:
-                problem = "the store still waits for it"
-        elif isinstance(message, StartSaga) and (message.saga_id,) not in self._excused:
-            problem = "" if self._stored(message.saga_id) is not None else "the saga is not in the store"
-        if problem:
-            text, _, _ = describe(message)
-            self._watcher.accuse(f"{self._name} acknowledged {message.saga_id} {text!r} unsaved: {problem}")
-
-    # --- the store -------------------------------------------------------------------------------------------
+        receiver = _last(delivery.subject)
+        with environment.read() as tx:
+            for message in messages_of(delivery.payload):
+                problem = self._promises.acknowledged(message, receiver, tx)
+                if problem:
+                    self._accuse(f"acknowledged {_told(message)} too early: {problem}")
 
     def _environment(self) -> Environment | None:
-        return self._watcher.environment(self._name)
-
-    def _stored(self, saga_id: str) -> snapshots.Stored | None:
-        environment = self._environment()
-        if environment is None:
+        if self._node is None or self._node.node is None:
             return None
-        with environment.read() as tx:
-            return snapshots.load(tx, saga_id)
+        return self._node.node.environment
 
-    def _record(self, saga_id: str) -> Record | None:
-        stored = self._stored(saga_id)
-        return None if stored is None else from_snapshot(stored.snapshot)
-
-    def _step(self, record: Record, name: str) -> StepState | None:
-        saga = self._watcher.domain.sagas.get(record.definition)
-        index = None if saga is None else saga.index.get(name)
-        return None if index is None else record.state.steps[index]
-
-    def _marks(self, saga_id: str, step: str, services: Sequence[str] | None = None) -> list[Mark]:
-        """What the ledgers of this node's services hold of a step."""
-        environment = self._environment()
-        if environment is None:
-            return []
-        names = services or self._watcher.services(self._name)
-        with environment.read() as tx:
-            stored = [ledger.get(tx, name, saga_id, step) for name in names]
-        entries: list[Any] = [codec.unpack(entry) for entry in stored if entry is not None]
-        return [Mark(entry[0]) for entry in entries]
+    def _accuse(self, text: str) -> None:
+        self._watcher.accusations.append(f"{self._name} {text}")
 
 
 class _Delivery:
@@ -242,7 +162,7 @@ class _Delivery:
 
     __slots__ = ("_delivery", "_on_ack")
 
-    def __init__(self, delivery: Delivery, on_ack: Callable[[], None]) -> None:
+    def __init__(self, delivery: Delivery, on_ack: Callable[[Delivery], None]) -> None:
         self._delivery = delivery
         self._on_ack = on_ack
 
@@ -259,35 +179,31 @@ class _Delivery:
         return self._delivery.deliveries
 
     def ack(self) -> None:
-        self._on_ack()
+        self._on_ack(self._delivery)
         self._delivery.ack()
 
     def extend(self) -> None:
         self._delivery.extend()
 
 
-def messages_of(payload: bytes) -> list[Message]:
+@lru_cache(maxsize=512)  # a payload is read where it is sent, where it is heard, and where that is acknowledged
+def messages_of(payload: bytes) -> tuple[Message, ...]:
+    """The messages of a payload; none of a dead letter or a stranger's bytes."""
     try:
-        return [from_envelope(envelope) for envelope in codec.decode(payload)]
+        return tuple(from_envelope(envelope) for envelope in codec.decode(payload))
     except ValueError:
-        return []  # a dead letter, or a stranger's
+        return ()
 
 
-def _key(message: Message) -> Key:
-    if isinstance(message, Command):
-        return "command", message.saga_id, message.step, message.verb, message.round
-    if isinstance(message, Reply):
-        return "reply", message.saga_id, message.step, message.verb, message.round, message.outcome
-    return type(message).__name__, message.saga_id
+def _why_dead(payload: bytes) -> str:
+    """The reasons of dead letters."""
+    envelopes: list[Any] = codec.decode(payload)
+    return "; ".join(str(reason) for _, kind, reason, *_ in envelopes if kind == DEAD)
 
 
-_UNDOS = frozenset({Status.UNDOING, Status.UNDONE, Status.UNDO_EXHAUSTED, Status.UNDO_REFUSED})
+def _told(message: Message) -> str:
+    return f"{message.saga_id} {describe(message)[0]!r}"
 
 
-def _has_asked(step: StepState, command: Command) -> bool:
-    """Whether a stored step is at this command or past it."""
-    asked = (command.round, command.attempt) <= (step.round, step.attempt)
-    if command.verb is Verb.DO:
-        return step.status in _UNDOS or (step.status is not Status.IDLE and asked)
-    settled = step.status in (Status.DONE, Status.REFUSED)  # a pivot, asked whether it was done
-    return settled or (step.status in _UNDOS and asked)
+def _last(subject: str) -> str:
+    return subject.rpartition(".")[2]

@@ -43,7 +43,6 @@ class Troubles:
     domain: Domain
     moods: dict[str, Mood] = field(default_factory=dict)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-
     spared: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self) -> None:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -18,13 +17,15 @@ from persistence import snapshots
 from persistence.errors import StorageError
 from persistence.transaction import Transaction
 from scenarios.duplicating import DuplicatingBroker
-from scenarios.load import CLIENT, COORDINATOR_NAME, Load
-from scenarios.scenario import Findings, Scenario
+from scenarios.load import CLIENT, Load
+from scenarios.scenario import COORDINATOR_NAME, SERVICES, Findings, Scenario
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
 from scenarios.simulation.node import BEGAN_AT_SECONDS, Plan, SimulatedNode, coordinator_plan, services_plan
 
-SERVICES = "services"
+Tap = Callable[[Broker, SimulatedNode | None], Broker]
+"""Puts something between the broker and who speaks to it: a life of a node, or the client (None)."""
+
 _SETTLE_SECONDS = 0.5  # how often a world whose requests have ended is asked whether it has come to rest
 
 
@@ -45,11 +46,12 @@ class SimulatedWorld:
         concurrency: int | None = None,
         split: bool = False,
         fifo: bool = False,
+        loop: SimulatedLoop | None = None,
         limits: Limits | None = None,
         faults: Faults | None = None,
         saga: str | None = None,
         on_event: Callable[[Lifecycle], None] | None = None,
-        tap: Callable[[str, Broker], Broker] | None = None,
+        tap: Tap | None = None,
         probe: Callable[[str], Probe] | None = None,
     ) -> None:
         self._tap, self._probe = tap, probe  # put between each node and its broker; called at its boundaries
@@ -57,7 +59,7 @@ class SimulatedWorld:
         self.seed = seed
         self.random = Random(f"{seed}/world")
         """For faults: what to do to this world, and when."""
-        self.loop = SimulatedLoop(seed, fifo=fifo)
+        self.loop = loop or SimulatedLoop(seed, fifo=fifo)
         self.broker = SimulatedBroker(self.loop, Random(f"{seed}/broker"), faults=faults)
         self._directory = directory
         self.zombies: list[SimulatedNode] = []  # those whose directory another one has taken over
@@ -69,7 +71,7 @@ class SimulatedWorld:
         self.load = Load(
             scenario,
             life,
-            self._wrap(CLIENT, self.broker.connect(CLIENT, life)),
+            self._wrap(None, self.broker.connect(CLIENT, life)),
             seed=seed,
             orders=orders or scenario.orders,
             concurrency=concurrency or scenario.concurrency,
@@ -138,8 +140,7 @@ class SimulatedWorld:
             counts = snapshots.counts(tx)
         if counts.active > counts.parked:
             return f"{counts.active - counts.parked} sagas are unfinished"
-        with self._joined() as tx:
-            unanswered = sum(1 for service in self._handlers() for _ in tx.scan(outbox.table(service.name)))
+        unanswered = sum(map(_unanswered_starts, self.services))
         return f"{unanswered} starts are not answered" if unanswered else ""
 
     def audit(self, *, settled: bool = True) -> Findings:
@@ -168,14 +169,13 @@ class SimulatedWorld:
 
     def _node(self, plan: Plan) -> SimulatedNode:
         probe = None if self._probe is None else self._probe(plan.name)
-        directory, wrap = self._directory / plan.name, partial(self._wrap, plan.name)
-        return SimulatedNode(plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=wrap)
+        directory = self._directory / plan.name
+        return SimulatedNode(plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=self._wrap)
 
-    def _wrap(self, name: str, broker: Broker) -> Broker:
-        times = self.scenario.duplicates
-        if times > 1 and name != CLIENT:
-            broker = DuplicatingBroker(broker, times)
-        return broker if self._tap is None else self._tap(name, broker)
+    def _wrap(self, node: SimulatedNode | None, broker: Broker) -> Broker:
+        if node is not None and self.scenario.duplicates > 1:
+            broker = DuplicatingBroker(broker, self.scenario.duplicates)
+        return broker if self._tap is None else self._tap(broker, node)
 
     def succeed(self, zombie: SimulatedNode) -> SimulatedNode:
         """Start another node on the directory of one that is taken for dead; from now on that one counts."""
@@ -212,6 +212,11 @@ class SimulatedWorld:
                 tx = stack.enter_context(node.environment.read())
                 parts |= dict.fromkeys(node.plan.tables, tx)
             yield _Joined(parts)
+
+
+def _unanswered_starts(node: SimulatedNode) -> int:
+    with node.environment.read() as tx:
+        return sum(tx.count(outbox.table(name)) for name in node.plan.services)
 
 
 class _Joined(Transaction):

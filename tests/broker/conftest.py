@@ -8,23 +8,27 @@ import pytest
 
 from broker.server import find_binary
 from tests.broker.labs import Lab, RealLab
+from tests.broker.simulated_lab import SimulatedLab
 
 
-def _binaries() -> list[Path]:
+def _binaries() -> dict[str, Path]:
     """The packaged server, and an old one beside it when SAGASIM_OLD_NATS_SERVER names its binary."""
     old = os.environ.get("SAGASIM_OLD_NATS_SERVER")
-    return [find_binary(), Path(old)] if old else [find_binary()]
+    return {"packaged": find_binary()} | ({"old": Path(old)} if old else {})
 
 
-@pytest.fixture(params=_binaries(), ids=("packaged", "old")[: len(_binaries())])
+@pytest.fixture(params=_binaries().values(), ids=tuple(_binaries()))
 def binary(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
 
 
-@pytest.fixture
-def lab(binary: Path, tmp_path: Path) -> Iterator[Lab]:
-    """The port, however it is kept. A stand-in for the real broker joins here."""
-    real = RealLab(binary, tmp_path)
+@pytest.fixture(params=["simulated", *_binaries()])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """Every broker there is: what a contract demands of one, it demands of all."""
+    if request.param == "simulated":
+        yield SimulatedLab(seed=1)
+        return
+    real = RealLab(_binaries()[request.param], tmp_path)
     yield real
     real.close()

@@ -122,6 +122,10 @@ class Lab(Protocol):
         """How many messages a stream holds."""
         ...
 
+    def bounce(self) -> None:
+        """Kill the server and start it again on its store; clients find back by themselves."""
+        ...
+
 
 class RealLab:
     """A nats-server of its own and one connection to it."""
@@ -170,6 +174,14 @@ class RealLab:
 
     def held(self, stream: str) -> int:
         return self._runner.run(self._jetstream.stream_messages(stream))
+
+    def bounce(self) -> None:
+        self._runner.run(self._bounce())
+
+    async def _bounce(self) -> None:
+        self._server.kill()
+        await self._server.wait()
+        await self._server.start()
 
     def close(self) -> None:
         self._runner.run(self._close())

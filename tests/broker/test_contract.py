@@ -1,5 +1,6 @@
 """The contract of the port: what holds for every broker, real or simulated."""
 
+import itertools
 from functools import partial
 
 from broker import subjects
@@ -7,6 +8,7 @@ from broker.port import Consumer
 from tests.broker.labs import Lab
 
 COMMANDS = subjects.command("stock")
+PULSES = itertools.count()
 
 
 def consumer(*, ack_wait_seconds: float = 30.0, max_ack_pending: int = 256) -> Consumer:
@@ -176,3 +178,89 @@ def test_too_long_a_message_fails(lab: Lab) -> None:
     lab.until(lambda: outcome.calls > 0)
     assert outcome.error is not None
     publish_many(lab, 1)
+
+
+# --- waits, limits, restarts ---------------------------------------------------------------------------------------
+
+
+def let_pass(lab: Lab, tenths: int) -> None:
+    """Let so many tenths of a second go by: a message that nobody acknowledges comes again at each."""
+    pulse, subscription = lab.listen(Consumer("pulse", subjects.reply("pulse"), ack_wait_seconds=0.1), acks=False)
+    lab.publish(subjects.reply("pulse"), b"pulse", f"pulse {next(PULSES)}")
+    lab.until(partial(pulse.has_heard, tenths + 1))
+    pulse.deliveries[-1].ack()
+    subscription.close()
+
+
+def test_a_late_ack_counts(lab: Lab) -> None:
+    """An ack that comes after the ack wait, for an earlier delivery, ends the message all the same."""
+    ear, _ = lab.listen(consumer(ack_wait_seconds=0.3), acks=False)
+    publish_many(lab, 1)
+    lab.until(lambda: len(ear.deliveries) == 2)
+    ear.deliveries[0].ack()
+    while lab.held("SAGA_COMMAND"):
+        lab.fence()
+    let_pass(lab, 6)
+    assert len(ear.deliveries) == 2
+
+
+def test_only_new_messages_are_heard_by_who_asks_for_them(lab: Lab) -> None:
+    """A consumer may skip what was there before it; another one hears it all."""
+    old = lab.publish(subjects.event("order"), b"old", "old")
+    lab.until(lambda: old.stored)
+    ear, _ = lab.listen(subjects.events("newcomer", only_new=True))
+    number = 0
+    while b"new" not in ear.payloads:  # its consumer may take a while to be there
+        number += 1
+        lab.publish(subjects.event("order"), b"new", f"new {number}")
+        lab.fence()
+    assert b"old" not in ear.payloads
+
+
+def test_an_idle_consumer_is_forgotten(lab: Lab) -> None:
+    """One that nobody asks through for its time is gone: who comes later under its name begins anew."""
+    outcome = lab.publish(subjects.event("order"), b"event", "event")
+    lab.until(lambda: outcome.stored)
+    consumers = [subjects.events("lasting"), subjects.events("brief", inactive_seconds=0.3)]
+    for each in consumers:
+        ear, subscription = lab.listen(each)
+        lab.until(partial(ear.has_heard, 1))
+        lab.fence()  # its ack has arrived
+        subscription.close()
+    let_pass(lab, 20)
+    ears = [lab.listen(each)[0] for each in consumers]
+    lab.until(partial(ears[1].has_heard, 1))
+    lab.fence()
+    assert [ear.payloads.count(b"event") for ear in ears] == [0, 1]
+
+
+def test_a_restart_keeps_what_was_stored(lab: Lab) -> None:
+    """Whatever was acknowledged to its publisher is delivered after a kill, on the same consumer.
+
+    How often it was delivered before, and in which order, the server may have forgotten.
+    """
+    ear, _ = lab.listen(consumer(ack_wait_seconds=1.0), acks=False)
+    payloads = publish_many(lab, 5)
+    lab.until(lambda: len(ear.deliveries) == 5)
+    for delivery in ear.deliveries[:2]:
+        ear.ack(delivery)
+    while lab.held("SAGA_COMMAND") > 3:
+        lab.fence()
+    lab.bounce()
+    lab.until(lambda: len(ear.deliveries) == 8)
+    assert sorted(ear.payloads[5:]) == payloads[2:]
+
+
+def test_a_restart_knows_the_ids_of_what_it_still_holds(lab: Lab) -> None:
+    """After a kill a second publication of an id is stored again only if the first is no longer there."""
+    publish_many(lab, 2)
+    ear, subscription = lab.listen(consumer(max_ack_pending=1), acks=False)
+    lab.until(lambda: len(ear.deliveries) == 1)
+    ear.ack(ear.deliveries[0])
+    while lab.held("SAGA_COMMAND") > 1:
+        lab.fence()
+    subscription.close()
+    lab.bounce()
+    again = [lab.publish(COMMANDS, b"again", f"message {number}") for number in range(2)]
+    lab.until(lambda: all(outcome.stored for outcome in again))
+    assert lab.held("SAGA_COMMAND") == 2

@@ -3,9 +3,12 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,35 +16,39 @@ import pytest
 import run_sim
 from actors.record import Entry
 from scenarios import library
-from scenarios.scenario import ScenarioError
+from scenarios.scenario import Kill, ScenarioError
 from scenarios.shop.sagas import ORDER
+from scenarios.simulation.commands import run_simulated
+from scenarios.simulation.disk import scratch_directory, shared_scratch
+from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.explore import Batch, explore, smallest, verdict
 from scenarios.simulation.failure import Failure, read_failure
 from scenarios.simulation.history import check_effects, check_history
-from scenarios.simulation.plan import Fault, FaultPlan, draw_plan, plan_from_data, plan_to_data
+from scenarios.simulation.plan import Fault, FaultPlan
+from scenarios.simulation.progress import Lines
+from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
+from scenarios.simulation.result import SOMETIMES, SimResult
 from scenarios.simulation.shrink import kind_of, shrink
-from scenarios.simulation.simulate import SOMETIMES, simulate
+from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
 
 EVERYTHING = library.find("everything")
-SEEDS = range(1500 if os.environ.get("SAGASIM_SOAK") else 80)
+SEEDS, FRESH = (1500, 100) if os.environ.get("SAGASIM_SOAK") else (80, 5)
 SEEN: Counter[str] = Counter()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_lives_hold_every_rule(seed: int) -> None:
+@pytest.mark.chaos("everything", seeds=SEEDS, fresh=FRESH)
+def test_lives_hold_every_rule(chaos_result: SimResult) -> None:
     """Whatever faults a seed draws, nothing is lost or done twice, every history is legal, and everything ends."""
-    result = simulate(EVERYTHING, seed, draw_plan(EVERYTHING, seed))
-    assert result.violations == []
-    assert result.verdict == "passed"
-    SEEN.update(result.seen)
+    assert chaos_result.verdict == "passed"
+    SEEN.update(chaos_result.seen)
     SEEN["lives"] += 1
 
 
 def test_they_have_seen_everything() -> None:
     """The lives above have been through all that there is to go through: they test something."""
-    if SEEN["lives"] < len(SEEDS):
+    if SEEN["lives"] < SEEDS:
         pytest.skip("it counts what the lives of this module have seen, and they have not all been lived")
     assert [name for name in SOMETIMES if not SEEN[name]] == []
 
@@ -61,7 +68,7 @@ def test_every_scenario_can_be_explored(name: str) -> None:
 def test_the_hash_seed_changes_no_trace(hash_seed: str) -> None:
     """Another process under another PYTHONHASHSEED has the same trace, faults and all."""
     code = (
-        "from scenarios import library; from scenarios.simulation.plan import draw_plan;"
+        "from scenarios import library; from scenarios.simulation.drawing import draw_plan;"
         "from scenarios.simulation.simulate import simulate; s = library.find('everything');"
         "print([simulate(s, seed, draw_plan(s, seed, orders=12)).trace_sha256 for seed in (5, 22, 23)])"
     )
@@ -83,14 +90,6 @@ def test_to_keep_the_trace_changes_nothing() -> None:
         simulate(EVERYTHING, 3, plan).trace_sha256
     )
     assert happenings
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_a_plan_survives_json(seed: int) -> None:
-    """A drawn plan is data: written and read it is the same, and it is drawn the same again."""
-    plan = draw_plan(EVERYTHING, seed)
-    assert plan_from_data(json.loads(json.dumps(plan_to_data(plan)))) == plan
-    assert draw_plan(EVERYTHING, seed) == plan
 
 
 # --- failures that were found ------------------------------------------------------------------------------------
@@ -161,8 +160,10 @@ def test_a_life_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("scenarios.simulation.simulate.REST_SECONDS", 0.0)
     result = simulate(EVERYTHING, 1, FaultPlan(1, 1, faults=(Fault("swallow", "authorize", detail="do", value=1.0),)))
     assert result.verdict == "failed"
-    assert "not at rest 0 s after it has healed: 1 requests are not answered" in result.violations[0]
-    assert "s1-0000000" in result.violations[0]
+    what, client, saga = result.violations[0].split("; ")
+    assert what == "not at rest 0 s after it has healed: 1 requests are not answered"
+    assert re.fullmatch(r"the client waits for \S+-s1-0000000", client)
+    assert re.fullmatch(r"\S+-s1-0000000 waits for do authorize, attempt 1", saga)
 
 
 def test_a_publish_before_its_save_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +240,22 @@ def test_the_story_of_a_life() -> None:
     assert mermaid[0] == "sequenceDiagram"
     assert any(line.strip().startswith("main->>inventory:") and "do reserve" in line for line in mermaid)
     assert any(line.strip().startswith("inventory->>main:") and "reserve done" in line for line in mermaid)
+    assert any(line.strip().startswith("order->>main:") and "start order" in line for line in mermaid)
+    assert any(line.strip().startswith("main->>client:") and "event completed" in line for line in mermaid)
+    assert not any("-x" in line for line in mermaid)
+
+
+def test_the_story_of_a_lost_message() -> None:
+    """What never arrives ends in a cross, or stands alone where it was sent."""
+    happenings: list[Happening] = []
+    lost = Fault("swallow", "reserve", detail="do", value=1.0)
+    result = simulate(EVERYTHING, 1, FaultPlan(1, 1, faults=(lost,)), happenings=happenings)
+    (saga_id,) = sagas_of(result, happenings)
+    crossed = [line.strip() for line in as_mermaid(happenings, saga_id) if "-x" in line]
+    assert crossed[0].startswith("main-xinventory: ")
+    assert crossed[0].endswith(" s do reserve")
+    sent = [line for line in as_text(happenings, saga_id) if line.endswith(" o do reserve")]
+    assert len(sent) == 1
 
 
 # --- the command line --------------------------------------------------------------------------------------------
@@ -273,11 +290,24 @@ def test_explore_tells_a_failure_in_full(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_batch_that_has_seen_too_little_fails() -> None:
     """Exploration that finds no failure because nothing ever happened is no success."""
-    report = explore(Batch("happy", 0, 2, orders=1, workers=1), lambda _: None)
+    report = explore(Batch("happy", 0, 2, orders=1, workers=1), Lines(lambda _: None))
     assert verdict(report) == 0
     report.seeds = 100
-    report.seen.clear()
-    assert verdict(report) == 1
+    report.seen = Counter(dict.fromkeys(SOMETIMES, 1))
+    assert verdict(report) == 0
+    report.seen["park"] = 0
+    assert (verdict(report), report.unseen) == (1, ["park"])
+
+
+def test_what_a_killed_worker_leaves_is_removed() -> None:
+    """The worlds of an exploration share one directory, which its parent removes whatever becomes of the workers."""
+    with shared_scratch() as place:
+        with scratch_directory() as own:
+            assert own.parent == place
+        (place / "left behind").mkdir()
+    assert not place.exists()
+    with scratch_directory() as own:
+        assert own.parent == place.parent
 
 
 def test_mode_sim_keeps_the_contract(tmp_path: Path) -> None:
@@ -327,12 +357,52 @@ def test_a_failure_of_a_file_names_it(tmp_path: Path) -> None:
     assert "def test_mine_seed_1() -> None:" in failure.as_test()
 
 
-def test_one_seed_draws_from_nothing_global() -> None:
-    """A life does not touch the global random source, and does not depend on it."""
-    plan = draw_plan(EVERYTHING, 4, orders=4)
-    random.seed(1)
-    before = random.getstate()
-    one = simulate(EVERYTHING, 4, plan)
-    assert random.getstate() == before
-    random.seed(2)
-    assert simulate(EVERYTHING, 4, plan).trace_sha256 == one.trace_sha256
+@pytest.mark.parametrize("seed", [4, 22])
+def test_a_life_has_no_clock_and_no_chance_but_its_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in it asks for the time or draws from the global random source."""
+    plan = draw_plan(EVERYTHING, seed, orders=4)
+    before = simulate(EVERYTHING, seed, plan).trace_sha256
+
+    def forbidden(*_: object) -> float:
+        raise AssertionError("asked for the time, or drew from the global random source")
+
+    for name in ("time", "time_ns", "perf_counter", "sleep"):  # one reading of the monotonic clock is for people
+        monkeypatch.setattr(time, name, forbidden)
+    for name in ("random", "uniform", "randrange", "randint", "choice", "shuffle", "sample", "getrandbits"):
+        monkeypatch.setattr(random, name, forbidden)
+    with quiet():  # the log does ask for the time
+        result = simulate(EVERYTHING, seed, plan)
+    assert result.violations == []
+    assert result.trace_sha256 == before
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_each_kill_of_a_scenario_comes_in_its_turn(split: bool) -> None:
+    """A node watches for one kill at a time and counts anew in each life, as processes do; equal kills come."""
+    again = Kill("coordinator", boundary="commit.after", step="reserve", occurrence=2)
+    kills = (again, again, Kill("services", boundary="publish.before", step="capture", occurrence=3))
+    result = simulate(EVERYTHING, 1, FaultPlan(20, 4, split=split, kills=kills))
+    assert result.violations == []
+    assert sorted(result.faults_injected) == sorted(map(str, kills))
+    assert result.counters["rehydrated"] >= 2
+
+
+def test_a_boundary_is_struck_once() -> None:
+    """At its passage, and at no other, of this life or the next."""
+    fault = Fault("boundary", "services", seconds=0.5, detail="ack.before", count=7)
+    result = simulate(EVERYTHING, 1, FaultPlan(8, 4, faults=(fault,)))
+    assert result.violations == []
+    assert result.faults_injected == [str(fault)]
+
+
+def test_a_kill_that_never_came_fails_a_run() -> None:
+    """What a scenario was written for must have happened, unless the run is smaller than its own."""
+    scenario = replace(
+        EVERYTHING, faults=(Kill("services", boundary="commit.after", step="open", occurrence=999),), expectations=()
+    )
+    whole, part = (
+        run_simulated(scenario, 1, orders, 20, sequential=False, tell=lambda _: None) for orders in (200, 20)
+    )
+    assert (whole.verdict, part.verdict) == ("failed", "passed")
+    assert whole.violations[0].endswith(" never came")
+    assert part.notes[0].endswith(" never came")

@@ -25,7 +25,7 @@ from scenarios.shop.domain import good
 from scenarios.stories import happy
 
 def load(random, number):
-    return replace(good(random, number), fate=Fate.COMPENSATED)
+    return replace(good(random, number), fate=Fate.REJECTED)
 
 scenario = replace(happy.scenario, name="wrong", load=load)
 """
@@ -79,6 +79,31 @@ def test_the_options_choose_the_seeds(pytester: pytest.Pytester, options: tuple[
     assert lived == seeds
 
 
+def test_fresh_seeds_are_drawn_and_printed(pytester: pytest.Pytester) -> None:
+    """Each session draws others, the same for each of its tests; an option leaves no room for them."""
+    source = """
+        import pytest
+
+        @pytest.mark.chaos(seeds=1, fresh=2)
+        def test_one(chaos_seed):
+            print("lived", chaos_seed)
+
+        @pytest.mark.chaos(seeds=1, fresh=2)
+        def test_other(chaos_seed):
+            assert chaos_seed is not None
+    """
+    printed = []
+    for _ in range(2):
+        result = run(pytester, source, "-v")
+        result.assert_outcomes(passed=6)
+        (line,) = [line for line in result.outlines if line.startswith("chaos: fresh seeds ")]
+        printed.append(line.removeprefix("chaos: fresh seeds ").split(", "))
+        assert all(any(f"[seed-{seed}]" in line for line in result.outlines) for seed in printed[-1])
+    assert len({seed for seeds in printed for seed in seeds}) == 4
+    run(pytester, source, "--chaos-seeds", "3").assert_outcomes(passed=6)
+    run(pytester, source, "--chaos-seed", "3").assert_outcomes(passed=2)
+
+
 def test_no_seeds_at_all_is_a_usage_error(pytester: pytest.Pytester) -> None:
     """A suite that runs nothing must not pass."""
     result = run(pytester, "def test_it(): pass", "--chaos-seeds", "0")
@@ -100,7 +125,7 @@ def test_a_life_that_goes_wrong_fails_the_test(pytester: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(
         [
             "wrong, seed 3: failed",
-            "*it must be compensated",
+            "*it must be rejected",
             "its life:",
             "  * orders, *",
             "its last lines:",

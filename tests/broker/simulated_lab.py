@@ -19,7 +19,7 @@ class SimulatedLab:
         self.loop = SimulatedLoop(seed)
         self.server = SimulatedBroker(self.loop, Random(f"{seed}/broker"))
         self._client = self.server.connect("lab", self.loop.for_node("lab"))
-        self._bell = Bell()
+        self._bell = Bell()  # nobody waits for it: here time passes by itself
         self._fences = 0
 
     @property
@@ -48,3 +48,7 @@ class SimulatedLab:
 
     def held(self, stream: str) -> int:
         return len(self.server.store.streams[stream].messages)
+
+    def bounce(self) -> None:
+        self.server.crash()
+        self.server.restart()

@@ -1,21 +1,15 @@
-"""The simulated broker keeps the port's contract, by the very tests that the real one has to pass; and its faults."""
+"""The simulated broker's faults: each does what its name says, and nothing else. Its contract is in test_contract."""
 
 import pytest
 
 from broker import subjects
 from broker.port import Consumer, Delivery, PublishError
 from broker.simulated import Faults
-from tests.actors.simlab import SimulatedLab
-
-# The contract itself: these run here against the fixture below.
-from tests.broker.test_contract import *  # noqa: F403
+from broker.simulated_store import Stream
+from broker.subjects import StreamSpec
+from tests.broker.simulated_lab import SimulatedLab
 
 COMMANDS = subjects.command("stock")
-
-
-@pytest.fixture
-def lab() -> SimulatedLab:
-    return SimulatedLab(seed=1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -35,6 +29,7 @@ def test_a_restart_brings_back_what_was_not_acknowledged() -> None:
     ear, _ = lab.listen(Consumer("stock", COMMANDS, ack_wait_seconds=2.0), acks=False)
     lab.publish(COMMANDS, b"held", "held")
     lab.until(lambda: ear.has_heard(1))
+    lab.loop.run_for(0.1)  # and written down
     lab.server.crash()
     lab.loop.run_for(10.0)
     assert ear.payloads == [b"held"]
@@ -44,6 +39,21 @@ def test_a_restart_brings_back_what_was_not_acknowledged() -> None:
     ear.deliveries[0].ack()  # a late ack, to the same life of the consumer: it counts
     lab.loop.run_for(60.0)
     assert lab.held("SAGA_COMMAND") == 0
+
+
+def test_a_killed_server_may_forget_its_latest_deliveries() -> None:
+    """What was delivered right before a crash comes again at once and as if for the first time, or in its time."""
+    counts = set()
+    for seed in range(20):
+        lab = SimulatedLab(seed=seed)
+        ear, _ = lab.listen(Consumer("stock", COMMANDS, ack_wait_seconds=2.0), acks=False)
+        lab.publish(COMMANDS, b"held", "held")
+        lab.until(lambda: ear.has_heard(1))  # noqa: B023 - it is called here and now
+        lab.server.crash()
+        lab.server.restart()
+        lab.until(lambda: ear.has_heard(2))  # noqa: B023
+        counts.add((ear.deliveries[1].deliveries, lab.loop.time() > 2.0))
+    assert counts == {(1, False), (2, True)}
 
 
 def test_what_is_published_while_the_server_is_down_arrives_or_fails() -> None:
@@ -208,3 +218,16 @@ def test_an_idle_consumer_is_forgotten() -> None:
     assert set(durables) >= set(names)
     lab.loop.run_for(2.0)
     assert set(durables) == {"lasting"}
+
+
+def test_a_stream_with_limits_drops_its_oldest() -> None:
+    """By size and by age the oldest messages go, unheard or not, and the newest stay."""
+    stream = Stream(StreamSpec("SMALL", ("small.*",), "limits", max_age_seconds=10.0, max_bytes=8))
+    durable = stream.durable(Consumer("late", "small.*"))
+    for number in range(4):
+        stream.store("small.one", b"%03d" % number, f"{number}", now=float(number))
+    assert [message.payload for message in stream.messages.values()] == [b"002", b"003"]
+    stream.store("small.one", b"new", "new", now=12.5)
+    assert [message.payload for message in stream.messages.values()] == [b"003", b"new"]
+    taken = [stream.take(durable, 12.5) for _ in range(3)]
+    assert [message and message[0].payload for message in taken] == [b"003", b"new", None]
