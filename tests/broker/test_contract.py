@@ -237,7 +237,7 @@ def test_an_idle_consumer_is_forgotten(lab: Lab) -> None:
 def test_a_restart_keeps_what_was_stored(lab: Lab) -> None:
     """Whatever was acknowledged to its publisher is delivered after a kill, on the same consumer.
 
-    How often it was delivered before, and in which order, the server may have forgotten.
+    How often it was delivered before, in which order, and what was acknowledged last, the server may have forgotten.
     """
     ear, _ = lab.listen(consumer(ack_wait_seconds=1.0), acks=False)
     payloads = publish_many(lab, 5)
@@ -247,8 +247,7 @@ def test_a_restart_keeps_what_was_stored(lab: Lab) -> None:
     while lab.held("SAGA_COMMAND") > 3:
         lab.fence()
     lab.bounce()
-    lab.until(lambda: len(ear.deliveries) == 8)
-    assert sorted(ear.payloads[5:]) == payloads[2:]
+    lab.until(lambda: set(payloads[2:]) <= set(ear.payloads[5:]))
 
 
 def test_a_restart_knows_the_ids_of_what_it_still_holds(lab: Lab) -> None:
