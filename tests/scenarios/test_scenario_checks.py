@@ -188,7 +188,7 @@ DRAWS: Mapping[str, Callable[[Random, int], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("words", "load"), DRAWS.items(), ids=str)
+@pytest.mark.parametrize(("words", "load"), DRAWS.items(), ids=list(DRAWS))
 def test_a_request_that_cannot_be_sent_is_one_line(words: str, load: Callable[[Random, int], Any]) -> None:
     """A load that raises, gives no request, or one that no message can hold."""
     scenario: Scenario = replace(happy.scenario, load=load)
