@@ -6,11 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from persistence import snapshots
+from persistence.environment import Environment
+from persistence.errors import StorageError
+from scenarios.scenario import COORDINATOR
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_TIMEOUT_SECONDS = 150
@@ -67,6 +73,22 @@ class Sim:
         """The object that `--json result.json` has written."""
         result: dict[str, Any] = json.loads((self.home / "result.json").read_text())
         return result
+
+
+def until_under_way(data: Path, process: subprocess.Popen[str]) -> None:
+    """Wait for the first saga of a run to end, by the coordinator's own store: most of them are under way then.
+
+    A line of progress would come once a second, and a fast machine ends a run of hundreds of orders before it.
+    """
+    while process.poll() is None:
+        try:
+            environment = Environment.open_read_only(data / COORDINATOR)
+        except StorageError:
+            continue  # it does not exist yet
+        with closing(environment), environment.read() as tx:
+            if snapshots.counts(tx).finished:
+                return
+    pytest.fail(f"the run ended too early: {process.communicate()[0]}")
 
 
 @pytest.fixture

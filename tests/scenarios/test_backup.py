@@ -10,20 +10,17 @@ import pytest
 
 import run_sim
 from scenarios.scenario import COORDINATOR, SERVICES
-from tests.scenarios.conftest import Sim
+from tests.scenarios.conftest import Sim, until_under_way
 from tests.scenarios.played import NOW, Coordinator, Services
 
-ORDERS = 1500
+ORDERS = 3000
 
 
 def test_gone_on_with_after_everything_is_lost(sim: Sim) -> None:
     """A backup taken under load, with clients that cancel, is sound; resumed, all orders end and the books add up."""
-    arguments = ("run", "cancel", "--orders", str(ORDERS), "--seed", "1", "--plain", "--data", "data")
-    run = sim.start(*arguments)
-    assert run.stdout is not None
-    for line in run.stdout:
-        if "orders ended" in line:
-            break
+    arguments = ("run", "cancel", "--orders", str(ORDERS), "--concurrency", "10", "--seed", "1", "--data", "data")
+    run = sim.start(*arguments, "--plain")
+    until_under_way(sim.home / "data", run)
     done = sim("backup", "data", "copy")
     assert done.returncode == 0, done.stderr
     assert "both as they stood at one instant" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 
 from broker.subjects import STREAMS
 from scenarios import library
-from tests.scenarios.conftest import Sim
+from tests.scenarios.conftest import Sim, until_under_way
 
 BROKEN = "scenario = 1 +\n"
 RAISING = "raise RuntimeError('boom')\n"
@@ -123,10 +123,7 @@ def test_garbage_changes_nothing_but_the_count_of_dead_letters(sim: Sim) -> None
     data = sim.home / "data"
     arguments = ("run", "mixed", "--orders", "4000", "--seed", "6", "--plain", "--data", str(data))
     run = sim.start(*arguments, "--json", str(sim.home / "result.json"))
-    assert run.stdout is not None
-    for line in run.stdout:
-        if "orders ended" in line:
-            break
+    until_under_way(data, run)
     asyncio.run(_shout((data / "broker.url").read_text().strip(), seed=1, messages=400))
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output

@@ -10,7 +10,7 @@ import pytest
 from persistence.errors import LockedError
 from scenarios.held_directory import RUN_FILE, About, HeldDirectory
 from scenarios.scenario import ScenarioError
-from tests.scenarios.conftest import Sim
+from tests.scenarios.conftest import Sim, until_under_way
 
 WANTED = About("happy", "happy", seed=1, orders=20, sequential=False, epoch_seconds=1_700_000_000.5)
 GOOD: dict[str, Any] = {
@@ -118,12 +118,9 @@ def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 def test_a_second_run_on_a_directory_in_use_leaves_the_first_alone(sim: Sim) -> None:
     """One clear line with status 2 that names the first run's process; the first run passes, its broker untouched."""
-    arguments = ("run", "happy", "--orders", "1500", "--seed", "1", "--plain", "--data", "data")
+    arguments = ("run", "happy", "--orders", "2000", "--concurrency", "10", "--plain", "--data", "data")
     first = sim.start(*arguments, "--json", "result.json")
-    assert first.stdout is not None
-    for line in first.stdout:
-        if "orders ended" in line:
-            break
+    until_under_way(sim.home / "data", first)
     second = sim(*arguments)
     assert second.returncode == 2, second.stdout + second.stderr
     assert second.stderr.startswith("sagasim: ")

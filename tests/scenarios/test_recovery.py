@@ -2,17 +2,12 @@
 
 import os
 import signal
-import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from persistence import snapshots
-from persistence.environment import Environment
-from persistence.errors import StorageError
 from scenarios.scenario import BOUNDARIES, COORDINATOR, SERVICES
-from tests.scenarios.conftest import Sim
+from tests.scenarios.conftest import Sim, until_under_way
 
 CRASH_STORY = '''"""One crash at one boundary."""
 
@@ -42,19 +37,6 @@ def test_a_crash_at_a_boundary_loses_nothing(sim: Sim, node: str, step: str, bou
     assert result["faults_injected"] == [f"kill {node} at {boundary}, {step} of saga 3"]
 
 
-def _wait_until_under_way(data: Path, process: subprocess.Popen[str]) -> None:
-    """Wait for the first saga to end, by the coordinator's own store: most of them are under way then."""
-    while process.poll() is None:
-        try:
-            environment = Environment.open_read_only(data / COORDINATOR)
-        except StorageError:
-            continue  # it does not exist yet
-        with closing(environment), environment.read() as tx:
-            if snapshots.counts(tx).finished:
-                return
-    pytest.fail(f"the run ended too early: {process.communicate()[0]}")
-
-
 def _pids(data: Path, what: str) -> list[int]:
     """The processes of one node of a run, by their command lines."""
     found = []
@@ -74,7 +56,7 @@ def test_whoever_kills_a_node_the_run_passes(sim: Sim, node: str) -> None:
     data = sim.home / "data"
     arguments = ("mixed", "--orders", "500", "--seed", "9", "--plain", "--data", str(data))
     run = sim.start("run", *arguments, "--json", str(sim.home / "result.json"))
-    _wait_until_under_way(data, run)
+    until_under_way(data, run)
     pids = [int((data / "broker" / "nats-server.pid").read_text())] if node == "nats-server" else _pids(data, node)
     assert pids
     for pid in pids:
@@ -89,7 +71,7 @@ def test_a_run_killed_as_a_whole_is_resumed(sim: Sim) -> None:
     """After SIGKILL to the whole process group, the same --data finishes what was unfinished."""
     data = sim.home / "data"
     run = sim.start("run", "mixed", "--orders", "400", "--seed", "4", "--plain", "--data", str(data))
-    _wait_until_under_way(data, run)
+    until_under_way(data, run)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate(timeout=30)
     assert run.returncode == -signal.SIGKILL
@@ -102,7 +84,7 @@ def test_a_run_that_is_stopped_stops_cleanly_and_is_resumed(sim: Sim, signal_num
     """Ctrl-C, as SIGTERM, ends all processes, says how to go on in one line, and loses nothing."""
     data = sim.home / "data"
     run = sim.start("run", "mixed", "--orders", "400", "--seed", "4", "--plain", "--data", str(data))
-    _wait_until_under_way(data, run)
+    until_under_way(data, run)
     if signal_number == signal.SIGINT:
         os.killpg(run.pid, signal_number)  # as a terminal does it
     else:
