@@ -118,6 +118,16 @@ def test_a_reason_that_cannot_be_told_parks_all_the_same(bench: Bench) -> None:
     bench.until(lambda: "parked" in bench.peer.turns(ID))
 
 
+def test_a_payload_that_cannot_be_encoded_parks_its_saga(bench: Bench) -> None:
+    """It will never be another: nothing is sent, nothing is retried for ever, and the reason names the type."""
+    coordinator = bench.coordinator(breakable_trip(lambda view: {"who": {view.saga_id}}, lambda view: view.input))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "parked" in bench.peer.turns(ID))
+    assert parked_reason(coordinator, ID) == "its actor raised CodecError: a value of type set cannot be encoded"
+    assert bench.peer.commands == []
+
+
 def test_a_supervisor_stops_all_its_sagas(bench: Bench) -> None:
     """Stopped in good order it leaves no actor and no timer behind, even if one of its sagas has just crashed."""
     coordinator = bench.coordinator(TRIP)
