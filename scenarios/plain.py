@@ -64,15 +64,25 @@ async def show(view: RunView, tell: Callable[[str], None]) -> None:
         await asyncio.sleep(LINE_SECONDS)
 
 
-def summary(result: Result, view: RunView) -> list[str]:
-    """The verdict and what it rests on."""
-    latency = ", ".join(f"{name} {value:g} ms" for name, value in result.latency_ms.items()) or "none measured"
-    lines = [
+def tally(result: Result) -> list[str]:
+    """What became of the orders, and what must not have happened."""
+    return [
         f"{result.orders} orders: {result.completed} completed, {result.compensated} compensated,"
         f" {result.rejected} rejected, {result.parked} parked",
         f"{result.lost} lost, {result.duplicate_effects} duplicate effects, {len(result.violations)} violations,"
         f" {result.dead_letters} dead letters",
-        f"{result.elapsed_seconds:.1f} s, {result.sagas_per_second:g} sagas/s, latency {latency}",
+    ]
+
+
+def latencies(result: Result) -> str:
+    return ", ".join(f"{name} {value:g} ms" for name, value in result.latency_ms.items()) or "none measured"
+
+
+def summary(result: Result, view: RunView) -> list[str]:
+    """The verdict and what it rests on."""
+    lines = [
+        *tally(result),
+        f"{result.elapsed_seconds:.1f} s, {result.sagas_per_second:g} sagas/s, latency {latencies(result)}",
     ]
     lines += [f"fault: {fault}" for fault in result.faults_injected]
     lines += [f"note: {note}" for note in result.notes]

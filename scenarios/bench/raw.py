@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -31,7 +32,7 @@ async def commit_ms(directory: Path) -> dict[str, float]:
         for i in range(TIMES):
             done: asyncio.Future[BaseException | None] = loop.create_future()
             begun = time.perf_counter()
-            thread(lambda i=i: _commit(database, thread, i), done.set_result)  # type: ignore[misc]
+            thread(partial(_commit, database, thread, i), done.set_result)
             error = await done
             if error is not None:
                 raise error

@@ -164,7 +164,7 @@ def _latency_chart(
 
 
 def _options(shape: _Shape, series: list[_Series], name: str) -> dict[str, Any]:
-    from pygal.style import Style  # type: ignore[import-untyped]
+    from pygal.style import Style  # type: ignore[import-untyped]  # as above: it ships no types
 
     style = Style(
         background="transparent", plot_background="transparent", foreground="var(--quiet)",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scenarios import library
 from scenarios.judging import hold_to
+from scenarios.plain import latencies, tally
 from scenarios.scenario import Kill, Scenario, ScenarioError
 from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.explore import Batch, explore, summary, verdict
@@ -64,13 +65,9 @@ def _unfired(scenario: Scenario, result: SimResult) -> list[Kill]:
 
 def summary_of_run(result: SimResult, again: str) -> list[str]:
     """A run in lines. `again` is the command that repeats it."""
-    latency = ", ".join(f"{name} {value:g} ms" for name, value in result.latency_ms.items()) or "none measured"
     lines = [
-        f"{result.orders} orders: {result.completed} completed, {result.compensated} compensated,"
-        f" {result.rejected} rejected, {result.parked} parked",
-        f"{result.lost} lost, {result.duplicate_effects} duplicate effects, {len(result.violations)} violations,"
-        f" {result.dead_letters} dead letters",
-        f"{result.elapsed_seconds:.1f} s of virtual time in {result.wall_seconds:.1f} s, latency {latency}",
+        *tally(result),
+        f"{result.elapsed_seconds:.1f} s of virtual time in {result.wall_seconds:.1f} s, latency {latencies(result)}",
     ]
     lines += [f"fault: {fault}" for fault in result.faults_injected]
     lines += [f"note: {note}" for note in result.notes]

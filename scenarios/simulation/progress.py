@@ -1,6 +1,7 @@
 """How far an exploration has come: a bar on a terminal, a plain line now and then anywhere else."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,7 @@ FRAME_SECONDS = 0.1
 BAR_WIDTH = 20
 
 
-class Progress:
+class Progress(ABC):
     """Tells lines, and shows how much of what is behind; one kind of work after another. A context manager."""
 
     def __init__(self, tell: Tell, every_seconds: float) -> None:
@@ -33,7 +34,7 @@ class Progress:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> None:  # noqa: B027 - lines need no end, a bar does
         """Nothing is shown any more."""
 
     def show(self, what: str, behind: int, of: int, unit: str, words: str = "") -> None:
@@ -48,11 +49,11 @@ class Progress:
             pace = f"{behind / elapsed:.1f} {unit}/s" if elapsed else unit
             self._draw(behind, of, f"{pace}, {words}" if words else pace)
 
-    def _begin(self, what: str, of: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin(self, what: str, of: int) -> None: ...
 
-    def _draw(self, behind: int, of: int, words: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _draw(self, behind: int, of: int, words: str) -> None: ...
 
 
 class Lines(Progress):

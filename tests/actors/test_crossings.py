@@ -37,7 +37,7 @@ def test_a_saga_never_has_two_actors(seed: int, monkeypatch: pytest.MonkeyPatch)
     begin = saga_module.SagaActor.__init__
 
     def remember(actor: saga_module.SagaActor, *arguments: object) -> None:
-        begin(actor, *arguments)  # type: ignore[arg-type]
+        begin(actor, *arguments)  # type: ignore[arg-type]  # passed on as they come
         actors.append(actor)
 
     monkeypatch.setattr(saga_module.SagaActor, "__init__", remember)

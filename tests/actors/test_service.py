@@ -351,12 +351,12 @@ def test_pruning_and_a_late_duplicate_in_one_commit(bench: Bench) -> None:
     late: list[bool] = []
 
     def submit_both(work: object, done: object, about: object = None) -> None:
-        submit(work, done, about)  # type: ignore[arg-type]
+        submit(work, done, about)  # type: ignore[arg-type]  # passed on as they come
         if about is None and not late:  # the pruning
             late.append(True)
             shop.node.actors[0].tell(_arrival(shop, attempt=2))
 
-    committer.submit = submit_both  # type: ignore[method-assign]
+    committer.submit = submit_both  # type: ignore[method-assign]  # a probe in its place
     bench.run_for(115.0)
     assert late == [True]
     assert shop.counts(ONE) == {"take": 1}

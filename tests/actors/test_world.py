@@ -59,7 +59,7 @@ def must_be_sound(made: SimulatedWorld, *, patient: bool = True) -> None:
 )
 def test_each_story_ends_well(story: object) -> None:
     """The scenarios that need no crash hold in simulation what they hold in reality."""
-    scenario = story.scenario  # type: ignore[attr-defined]
+    scenario = story.scenario  # type: ignore[attr-defined]  # a module, which every story is
     with simulated_world(scenario, 1, orders=min(scenario.orders, 150)) as made:
         must_be_sound(made)
 

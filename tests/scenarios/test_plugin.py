@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 # pytester forgets the modules that an inner run was the first to import: half of them would be there twice then.
-import scenarios.library
-import scenarios.runner
-import scenarios.simulation.simulate  # noqa: F401
+from scenarios import library, runner  # noqa: F401
+from scenarios.simulation import simulate  # noqa: F401
 
 pytest_plugins = "pytester"
 
