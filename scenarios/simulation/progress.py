@@ -32,9 +32,9 @@ class Progress(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027 - lines need no end, a bar does
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:  # noqa: B027 - lines need no end, a bar does
+    ) -> None:
         """Nothing is shown any more."""
 
     def show(self, what: str, behind: int, of: int, unit: str, words: str = "") -> None:
