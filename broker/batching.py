@@ -75,33 +75,36 @@ class Batcher:
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it.
         """
-        if receipt is not None:
-            receipt.hold()
         try:
             encoded = codec.pack_trusted(envelope, self._limit_bytes)
         except codec.CodecError as error:
             logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
             if receipt is not None:
+                receipt.hold()
                 receipt.fail()
             return
-        self._gather(subject, envelope, encoded, receipt)
+        batch = self._batch(subject, len(encoded))
+        batch.encoded.append(encoded)
+        batch.size_bytes += len(encoded)
+        if self._probe is not None:
+            batch.envelopes.append(envelope)
+        # Once a message, not once an envelope: what one delivery has caused mostly leaves in one.
+        if receipt is not None and (not batch.receipts or batch.receipts[-1] is not receipt):
+            receipt.hold()
+            batch.receipts.append(receipt)
 
-    def _gather(self, subject: str, envelope: Sequence[object], encoded: bytes, receipt: Receipt | None) -> None:
+    def _batch(self, subject: str, size_bytes: int) -> _Batch:
+        """The one to add so many bytes to."""
         if not self._gathered:
             self._call_soon(self.flush)
         batches = self._gathered.get(subject)
         if batches is None:
             batches = self._gathered[subject] = [_Batch()]
         batch = batches[-1]
-        if batch.size_bytes + len(encoded) > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
+        if batch.size_bytes + size_bytes > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
             batch = _Batch()
             batches.append(batch)
-        batch.encoded.append(encoded)
-        batch.size_bytes += len(encoded)
-        if self._probe is not None:
-            batch.envelopes.append(envelope)
-        if receipt is not None:
-            batch.receipts.append(receipt)
+        return batch
 
     def flush(self) -> None:
         """Publish now what has gathered. The loop calls it by itself."""
