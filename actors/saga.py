@@ -90,7 +90,7 @@ class SagaActor(EventActor):
     """One saga. Everything that it will send is in its snapshot before it is sent."""
 
     def __init__(self, node: Node, supervisor: ActorRef[Any], saga: Saga, record: Record) -> None:
-        super().__init__(node.loop)
+        super().__init__(node.turns)
         self._node = node
         self._supervisor = supervisor
         self._saga = saga

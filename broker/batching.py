@@ -64,9 +64,13 @@ class Batcher:
         self._life = life or token_hex(8)
         self._published = 0
         self._gathered: dict[str, list[_Batch]] = {}
-        self.unacknowledged = 0
-        """Messages handed to the broker that it has not answered for yet."""
+        self._in_flight = 0
         self._limit_bytes = min(broker.max_payload_bytes - _HEADROOM_BYTES, MAX_BATCH_BYTES)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that the broker has not answered for yet, those that are still being gathered among them."""
+        return self._in_flight + sum(map(len, self._gathered.values()))
 
     def send(self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None) -> None:
         """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
@@ -118,7 +122,7 @@ class Batcher:
         receipts = batch.receipts
 
         def done(error: PublishError | None) -> None:
-            self.unacknowledged -= 1
+            self._in_flight -= 1
             if error is not None:
                 logger.warning("%s: publishing to %s failed: %s", self._origin, subject, error)
             for receipt in receipts:
@@ -129,7 +133,7 @@ class Batcher:
 
         if self._probe is not None:
             self._probe("publish.before", batch.envelopes)
-        self.unacknowledged += 1
+        self._in_flight += 1
         self._published += 1
         self._broker.publish(subject, payload, f"{self._life}-{self._published}", done)
         if self._probe is not None:
