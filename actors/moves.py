@@ -82,6 +82,7 @@ def pack_state(state: State) -> bytes:
     return pack_trusted([int(state.phase), state.held, failure, [number for step in state.steps for number in step]])
 
 
+@lru_cache(MOVES_KEPT)
 def unpack_state(packed: bytes) -> State:
     """Raises CodecError, ValueError, TypeError or IndexError for what `pack_state` has not made."""
     fields: Any = unpack(packed)

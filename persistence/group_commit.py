@@ -36,7 +36,7 @@ class Scheduler(Protocol):
 class JobRunner(Protocol):
     """Runs the job once, perhaps on another thread, then calls `done` on the loop with what it returned or raised.
 
-    One that simulates a crash never calls `done`.
+    One that simulates a crash, or whose node has ended, never calls `done`.
     """
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None: ...
@@ -273,7 +273,7 @@ class CommitThread:
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None:
         if self._closed:
-            raise RuntimeError("the commit thread is closed")
+            return  # the node has ended without it: nothing of the job is written, and nobody is told
         self._writing.acquire()
         self._jobs.put((job, done))
         with self._writing:  # the job lets go of it
