@@ -117,6 +117,13 @@ class EmbeddedServer:
         if self._process is not None:
             self._process.kill()
 
+    def wipe(self) -> None:
+        """Delete all that it has stored, as the loss of its disk would. Raises BrokerError while it runs, OSError."""
+        if self._process is not None and self._process.poll() is None:
+            raise BrokerError("the embedded server is running: its store cannot be deleted under it")
+        if self._store_path.exists():
+            shutil.rmtree(self._store_path)
+
     async def stop(self) -> None:
         """End it properly, and by force if it takes too long."""
         if self._process is None:
@@ -147,6 +154,10 @@ class EmbeddedServer:
         return self._directory / "nats-server.conf"
 
     @property
+    def _store_path(self) -> Path:
+        return self._directory / "jetstream"
+
+    @property
     def _pid_path(self) -> Path:
         return self._directory / "nats-server.pid"
 
@@ -173,7 +184,7 @@ class EmbeddedServer:
     def _config(self) -> str:
         # nats-server 2.9 does not know sync_interval, hence it is not written unless it is asked for.
         sync = "  sync_interval: always\n" if self._sync_always else ""
-        store = json.dumps(str(self._directory / "jetstream"), ensure_ascii=False)
+        store = json.dumps(str(self._store_path), ensure_ascii=False)
         return (
             f'listen: "{_HOST}:{self._port}"\n'
             "max_payload: 1048576\n"

@@ -1,6 +1,8 @@
 """A run's processes: the nodes and the embedded broker. Whatever dies, whoever killed it, is started again."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from scenarios.serving import NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
 RESTART_SECONDS = 0.3
+WIPED_SECONDS = 1.0  # how long a broker is down whose store is deleted
 MAX_FAILED_STARTS = 40  # in a row, of a node that may start the next time, before it is given up
 TOLD_FAILED_STARTS = 5  # in a row, before it is said why
 MAX_DEATHS_AT_START = 5  # in a row, of a node that ends by itself before it is ready
@@ -42,6 +45,10 @@ class _Member:
     was_ready: bool = False  # in any of its lives
     task: asyncio.Task[None] | None = None
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
 
 @dataclass(slots=True)
 class Cluster:
@@ -57,10 +64,12 @@ class Cluster:
     tell: Callable[[str], None]
     fired: list[Kill] = field(default_factory=list)
     failure: ClusterError | None = None
+    _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
     _members: dict[str, _Member] = field(default_factory=dict)
     _server_task: asyncio.Task[None] | None = None
     _server_down_seconds: float = RESTART_SECONDS
     _server_expected: bool = False
+    _server_wipe: bool = False
     _server_restarts: int = 0
     _stopping: bool = False
 
@@ -91,13 +100,11 @@ class Cluster:
             raise ClusterError(f"{role} was not ready within {limit_seconds:g} s: {self._last_error(role)}") from None
 
     def up(self, role: str) -> bool:
-        """Whether it runs, and is not about to be killed by us."""
+        """Whether it runs, and is not about to be killed by us. One that is paused is up."""
         if role == BROKER:
             return not self._server_expected
         member = self._members.get(role)
-        if member is None or member.process is None or member.expected:
-            return False
-        return member.process.returncode is None
+        return member is not None and member.runs and not member.expected
 
     def open_kills(self) -> list[Kill]:
         """The kills that have not been carried out yet."""
@@ -115,19 +122,47 @@ class Cluster:
         member = self._members.get(role)
         return max(0, member.starts - 1) if member else 0
 
+    # --- what can be done to them ------------------------------------------------------------------------------
+
     def kill(self, kill: Kill) -> None:
-        """SIGKILL a node now, and start it again after the kill's `down_seconds`."""
+        """Carry out a kill of the scenario now: its node must be up."""
         self._note(kill)
-        if kill.node == BROKER:
-            assert self.server is not None
-            self._server_expected, self._server_down_seconds = True, kill.down_seconds
-            self.server.kill()
-            return
-        member = self._members[kill.node]
-        member.expected, member.down_seconds = True, kill.down_seconds
-        if member.process is not None:
-            with suppress(ProcessLookupError):
-                member.process.kill()
+        self._kill(kill.node, kill.down_seconds)
+
+    def strike(self, node: str, down_seconds: float = RESTART_SECONDS) -> bool:
+        """SIGKILL a node, or the embedded broker, now; it is started again. False if there is none that is up."""
+        if not self._pid(node):
+            return False
+        self.tell(f"kill {node}")
+        self._kill(node, down_seconds)
+        return True
+
+    def pause(self, node: str, seconds: float) -> bool:
+        """SIGSTOP a node, or the embedded broker, and SIGCONT after so long. False if none is up, or it is paused."""
+        pid = self._pid(node)
+        if not pid or pid in self._sleeping:
+            return False
+        self.tell(f"pause {node} for {seconds:g} s")
+        self._sleeping[pid] = asyncio.get_running_loop().call_later(seconds, self._wake, pid)
+        os.kill(pid, signal.SIGSTOP)
+        return True
+
+    def wake(self) -> None:
+        """Let go on whatever is paused."""
+        for pid in list(self._sleeping):
+            self._wake(pid)
+
+    def wipe_broker(self, down_seconds: float = WIPED_SECONDS) -> bool:
+        """SIGKILL the embedded broker, delete its store while it is down, start it again. False if none is up.
+
+        Streams and consumers are made anew by whoever needs them; what was on its way is asked for again.
+        """
+        if not self._pid(BROKER):
+            return False
+        self.tell("kill broker and delete its store")
+        self._server_wipe = True
+        self._kill(BROKER, down_seconds)
+        return True
 
     def restart_broker(self, why: str) -> None:
         """End the embedded broker, which is up but no longer does its work, and start it again."""
@@ -139,10 +174,11 @@ class Cluster:
     async def stop(self) -> None:
         """Stop the nodes properly; by force if one takes too long. The broker is left to its owner."""
         self._stopping = True
+        self.wake()  # a stopped process would not hear that it is to end
         if self._server_task is not None:
             self._server_task.cancel()
         for member in self._members.values():
-            if member.process is not None and member.process.returncode is None:
+            if member.process is not None and member.runs:
                 with suppress(ProcessLookupError):
                     member.process.terminate()
         tasks = [member.task for member in self._members.values() if member.task is not None]
@@ -157,6 +193,43 @@ class Cluster:
         if late:
             await asyncio.wait(late)
 
+    def _pid(self, node: str) -> int:
+        """The process of a node, or of the embedded broker, that is up; 0 if there is none."""
+        if not self.up(node):
+            return 0
+        if node == BROKER:
+            return self._server_pid()
+        process = self._members[node].process
+        return 0 if process is None else process.pid
+
+    def _server_pid(self) -> int:
+        try:
+            return 0 if self.server is None else self.server.pid
+        except BrokerError:  # it has died, and is about to be started again
+            return 0
+
+    def _kill(self, node: str, down_seconds: float) -> None:
+        if node == BROKER:
+            assert self.server is not None
+            self._server_expected, self._server_down_seconds = True, down_seconds
+            self.server.kill()
+            return
+        member = self._members[node]
+        member.expected, member.down_seconds = True, down_seconds
+        if member.process is not None:
+            with suppress(ProcessLookupError):
+                member.process.kill()
+
+    def _wake(self, pid: int) -> None:
+        self._forget_sleeper(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def _forget_sleeper(self, pid: int) -> None:
+        """A process that has ended needs no waking, and its id may be another's by then."""
+        if (timer := self._sleeping.pop(pid, None)) is not None:
+            timer.cancel()
+
     # --- nodes -----------------------------------------------------------------------------------------------
 
     async def _keep(self, member: _Member) -> None:
@@ -169,6 +242,7 @@ class Cluster:
                 return
             assert member.process is not None
             status = await member.process.wait()
+            self._forget_sleeper(member.process.pid)
             if self._stopping:
                 return
             self._on_death(member, kill, status)
@@ -225,17 +299,22 @@ class Cluster:
 
     async def _keep_server(self, server: EmbeddedServer) -> None:
         while True:
+            pid = self._server_pid()
             status = await server.wait()
+            self._forget_sleeper(pid)
             if not self._server_expected:
                 self.tell(f"broker died by {'signal' if status < 0 else 'status'} {abs(status)}; it is started again")
             await asyncio.sleep(self._server_down_seconds)
             try:
+                if self._server_wipe:
+                    server.wipe()
                 await start_server(server)
             except (BrokerError, OSError) as error:
                 self.failure = ClusterError(f"the broker cannot be started again: {error}")
                 return
             self._server_restarts += 1
             self._server_expected, self._server_down_seconds = False, RESTART_SECONDS
+            self._server_wipe = False
 
     def _note(self, kill: Kill) -> None:
         """Remember a kill over a resume, and say it."""

@@ -65,6 +65,7 @@ class Run:
         self._directory: HeldDirectory | None = None
         self._stores = Stores(scenario, options.data)
         self._next_look_at = 0.0
+        self.cluster: Cluster | None = None  # until the run has begun
         self.view = RunView(
             scenario.name,
             scenario.story,
@@ -120,6 +121,7 @@ class Run:
             stack.callback(self._stores.close)
             arguments = ["--scenario", options.reference, *options.node_arguments]
             cluster = Cluster(options.data, arguments, list(self._scenario.faults), server, self._heard_of_fault)
+            self.cluster = cluster
             stack.push_async_callback(cluster.stop)
             directory.begun = True
             await cluster.start()
