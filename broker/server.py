@@ -80,9 +80,16 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """With the credentials in it: never to be logged. Raises BrokerError before the first start."""
-        if not self._port:
-            raise BrokerError("the embedded server has not been started")
-        return f"nats://{_USER}:{self._password}@{_HOST}:{self._port}"
+        return self._url(self._port)
+
+    @property
+    def host(self) -> str:
+        return _HOST
+
+    @property
+    def port(self) -> int:
+        """0 before the first start."""
+        return self._port
 
     @property
     def pid(self) -> int:
@@ -145,9 +152,17 @@ class EmbeddedServer:
             await asyncio.sleep(_WATCH_SECONDS)
         return status
 
-    def write_url(self, path: Path) -> None:
-        """Write the URL, credentials included, into a file that only its owner can read."""
-        _write_private(path, f"{self.url}\n")
+    def write_url(self, path: Path, *, port: int = 0) -> None:
+        """Write the URL, credentials included, into a file that only its owner can read; `port` is that of a proxy.
+
+        Raises BrokerError before the first start.
+        """
+        _write_private(path, f"{self._url(port or self._port)}\n")
+
+    def _url(self, port: int) -> str:
+        if not port:
+            raise BrokerError("the embedded server has not been started")
+        return f"nats://{_USER}:{self._password}@{_HOST}:{port}"
 
     @property
     def _config_path(self) -> Path:

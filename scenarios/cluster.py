@@ -323,10 +323,8 @@ class Cluster:
 
     def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
-        if fault is not None and read_fired(self.data).count(fault) > self.fired.count(fault):
-            self.fired.append(fault)
+        if fault is not None and self._has_fired(fault):
             member.down_seconds, member.expected = down_seconds_of(fault), True
-            self.say(str(fault))
         elif not member.expected and status != NOT_YET:
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
@@ -338,12 +336,23 @@ class Cluster:
         if status == 2 or member.failed_starts >= _most_failed_starts(status):
             self.failure = ClusterError(f"{member.role} does not start: {self._last_error(member.role)}")
 
+    def _has_fired(self, fault: Kill | Fault) -> bool:
+        """Whether a node has carried out a fault that it was to watch for, which nobody has heard of yet."""
+        if read_fired(self.data).count(fault) <= self.fired.count(fault):
+            return False
+        self.fired.append(fault)
+        self.say(str(fault))
+        return True
+
     async def _bury(self, role: str, process: asyncio.subprocess.Process) -> bool:
-        """Wait for the end of a zombie. True if it has found itself fenced."""
+        """Wait for the end of a zombie. True if it has found itself fenced; it may come to a crash before."""
         path = self._errors_path(role)
         said_before = path.read_text(errors="replace").count(OVERTAKEN)
         await process.wait()
         self._forget_sleeper(process.pid)
+        for fault in self.open_faults():
+            if node_of(fault) == role and is_internal(fault):
+                self._has_fired(fault)
         if path.read_text(errors="replace").count(OVERTAKEN) == said_before:
             return False
         self.zombies_fenced += 1

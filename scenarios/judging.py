@@ -15,14 +15,18 @@ from scenarios.watching import Stores
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a run that has ended leaves to be judged by: `injected` is what was done to it, in words. `complaint` says
-    why it did not come to rest, if so."""
+    """What a run that has ended leaves to be judged by.
+
+    `injected` is what was done to it, in words, and `counts` what came of that. `complaint` says why it did not come
+    to rest, if so.
+    """
 
     stores: Stores
     load: Load
     now: float  # the load's loop's
     plan: FaultPlan
     injected: list[str]
+    counts: dict[str, int]
     dead_letters: int
     complaint: str | None = None
 
@@ -56,7 +60,7 @@ def judge(scenario: Scenario, seed: int, evidence: Evidence) -> tuple[Result, di
         sagas_per_second=round(len(ended) / elapsed, 1) if elapsed > 0 else 0.0,
         latency_ms=percentiles_ms([j.ended_at - j.sent_at for j in ended if j.ended_at is not None]),
         latency_to_pivot_ms=percentiles_ms([j.pivot_at - j.sent_at for j in ended if j.pivot_at is not None]),
-        counters=stores.counters(),
+        counters=stores.counters() | evidence.counts,
     )
     if evidence.complaint is not None:
         result.violations.append(evidence.complaint)

@@ -10,7 +10,7 @@ from random import Random
 
 from scenarios.chaos.faults import ACCIDENTS, Fault
 from scenarios.chaos.kill import Kill
-from scenarios.chaos.plan import FaultPlan, own_plan, sequential_of
+from scenarios.chaos.plan import FaultPlan, sequential_of
 from scenarios.places import BOUNDARIES, BROKER, COORDINATOR, SERVICES
 from scenarios.scenario import Scenario
 
@@ -82,14 +82,21 @@ def draw_plan(scenario: Scenario, seed: int, orders: int | None = None, concurre
     )
 
 
-def draw_run(scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool = False) -> FaultPlan:
-    """A run with the scenario's own faults and those that its seed draws: the same for real and simulated nodes."""
+def plan_of(
+    scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool = False, chaos: bool = False
+) -> FaultPlan:
+    """A run with the scenario's own faults, and with `chaos` those that its seed draws: one plan for both modes."""
+    drawn = _drawn(scenario, seed, orders) if chaos else []
+    faults = (*scenario.others, *drawn)
+    return FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.kills, faults=faults)
+
+
+def _drawn(scenario: Scenario, seed: int, orders: int) -> list[Fault]:
     draw = _Draw.of(scenario, Random(f"{seed}/chaos"), orders)
     draw.longest_seconds, draw.most_passages = RUN_LONGEST_SECONDS, RUN_MOST_PASSAGES
     while not draw.faults:
         _draw_some(draw, (*_KINDS, *_REAL_KINDS), RUN_INTENSITIES)
-    plan = own_plan(scenario, orders, concurrency, sequential=sequential)
-    return replace(plan, faults=(*plan.faults, *draw.faults))
+    return draw.faults
 
 
 def _draw_some(draw: _Draw, kinds: Sequence[Callable[[_Draw], None]], intensities: Sequence[float]) -> None:

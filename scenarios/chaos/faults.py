@@ -58,6 +58,8 @@ KINDS: Mapping[str, Kind] = {
 STANDING = ("cancel", "swallow", "starts")
 """Kinds that are in force from the first request to the healing, and have no moment at which they come."""
 
+_OF_BROKER = ("messages", "delay", "broker-crash", "partition", "narrow", "starts", "garbage")
+
 _NO_SINGLE_MESSAGE = "a real broker loses and delays no single message on demand"
 _CANNOT: Mapping[str, Mapping[tuple[str, str], str]] = {
     REAL: {
@@ -147,6 +149,11 @@ class Fault:
         return self.target if KINDS[self.kind].target == _SERVICE else ""
 
     @property
+    def is_of_broker(self) -> bool:
+        """Whether it strikes the broker, or what goes to it and comes from it."""
+        return self.kind in _OF_BROKER or self.target == BROKER
+
+    @property
     def ends_at(self) -> float:
         """When the last of it is over, in seconds; 0 if no clock says when it comes."""
         return 0.0 if self.kind in (*STANDING, "boundary") else self.at_seconds + self.seconds
@@ -166,6 +173,6 @@ class Fault:
         else:
             parts.append(f"at {self.at_seconds:.3f} s")
             parts += [f"for {self.seconds:.3f} s"] if self.seconds else []
-            parts += [f"({self.value:.3g})"] if self.value else []
+            parts += [f"({self.value:g})"] if self.value else []
             parts += [f"{self.count} times"] if self.count > 1 else []
         return " ".join(part for part in parts if part)

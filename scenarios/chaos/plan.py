@@ -71,11 +71,6 @@ _TURNS_BACK = frozenset(
 )
 
 
-def own_plan(scenario: Scenario, orders: int, concurrency: int, *, sequential: bool = False) -> FaultPlan:
-    """A run with the scenario's own faults and no others."""
-    return FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.kills, faults=scenario.others)
-
-
 def plan_to_data(plan: FaultPlan) -> dict[str, Any]:
     """What JSON can hold of a plan: all of it."""
     return asdict(plan)

@@ -16,9 +16,9 @@ import pytest
 import run_sim
 from actors.record import Entry
 from scenarios import library
-from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.drawing import draw_plan, plan_of
 from scenarios.chaos.faults import Fault
-from scenarios.chaos.plan import FaultPlan, own_plan
+from scenarios.chaos.plan import FaultPlan
 from scenarios.scenario import Kill, ScenarioError
 from scenarios.shop.sagas import ORDER
 from scenarios.simulation.commands import run_simulated
@@ -402,7 +402,7 @@ def test_a_kill_that_never_came_fails_a_run() -> None:
         EVERYTHING, faults=(Kill("services", boundary="commit.after", step="open", occurrence=999),), expectations=()
     )
     whole, part = (
-        run_simulated(scenario, 1, own_plan(scenario, orders, 20), tell=lambda _: None) for orders in (200, 20)
+        run_simulated(scenario, 1, plan_of(scenario, 1, orders, 20), tell=lambda _: None) for orders in (200, 20)
     )
     assert (whole.verdict, part.verdict) == ("failed", "passed")
     assert whole.violations[0].endswith(" never came")
