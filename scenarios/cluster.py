@@ -137,6 +137,9 @@ class Cluster:
             return 0
         return member.process.pid
 
+    def is_paused(self, role: str) -> bool:
+        return self.pid(role) in self._sleeping
+
     def is_ready(self, role: str) -> bool:
         """Whether the present life of a node works."""
         return is_ready(self.data, role, self.pid(role))

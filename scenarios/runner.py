@@ -264,7 +264,7 @@ class Run:
     async def _until_settled(self, load: Load, cluster: Cluster, campaign: Campaign) -> str | None:
         """Wait until nothing is under way any more. Returns what went wrong, if anything did."""
         while True:
-            waits = await campaign.look(self._parked())
+            waits = await campaign.look(self._parked)
             await self._look_around(cluster)
             for failure in (cluster.failure, load.failure):
                 if failure is not None:
@@ -316,7 +316,7 @@ class Run:
                 continue
             missing = await unstored(client, self._scenario.domain)
             has_room = shutil.disk_usage(self._options.data).free > ROOM_BYTES
-            if missing and has_room and client.connected and cluster.up(BROKER):
+            if missing and has_room and client.connected and cluster.up(BROKER) and not cluster.is_paused(BROKER):
                 cluster.restart_broker(f"answers, but no longer stores what is sent to {', '.join(missing)}")
 
     # --- judging -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One node as a process: build the real parts, join them, and serve until told to stop."""
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -30,6 +31,7 @@ from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Fault, Kill, Scena
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
 NOT_YET = 75
 """The exit status of a node that may start the next time: a dying one holds its lock, or the broker is away."""
 
@@ -190,6 +192,7 @@ def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
         loop.add_signal_handler(signal.SIGINT, finish)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _wake_with_parent()
 
     def on_input() -> None:
         if not os.read(sys.stdin.fileno(), 4096):
@@ -197,6 +200,13 @@ def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
             finish()
 
     loop.add_reader(sys.stdin.fileno(), on_input)
+
+
+def _wake_with_parent() -> None:
+    """A node that is stopped when its parent dies would stay so for ever, and keep its directory: have it continued,
+    so that it hears its input end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 # --- ready ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from actors.messages import RESUME, Control, to_envelope
 from broker import subjects
@@ -41,8 +41,11 @@ class Campaign:
         """Raises BrokerError if the broker cannot be reached by those who are to trouble it."""
         await self._faults.begin()
 
-    async def look(self, parked: Iterable[str]) -> bool:
-        """Do what is due. True while there is still something to come. Raises what goes wrong with a fault."""
+    async def look(self, parked: Callable[[], Iterable[str]]) -> bool:
+        """Do what is due. True while there is still something to come. `parked` tells which sagas are.
+
+        Raises what goes wrong with a fault.
+        """
         if self._strike() or self._faults.pending:
             return True
         if not self._healed:
@@ -50,7 +53,7 @@ class Campaign:
                 return True
             self._healed = True
             await self._faults.heal()
-        return not self._plan.patient and self._resume(parked)
+        return not self._plan.patient and self._resume(parked())
 
     @property
     def injected(self) -> list[str]:

@@ -1,6 +1,8 @@
 """What can be done to the processes of a run while it is under way, by whoever holds its cluster."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from scenarios import library
 from scenarios.cluster import Cluster
 from scenarios.runner import Run, RunOptions
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Result
+from tests.scenarios.conftest import Sim
 
 POLL_SECONDS = 0.01
 LIMIT_SECONDS = 30.0
@@ -29,8 +32,39 @@ def pid_of(data: Path, node: str) -> int:
     return int(file.read_text()) if file.exists() else 0
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return state_of(pid) != "Z"
+    except OSError:
+        return False
+
+
 def stopped(data: Path, node: str) -> bool:
     return state_of(pid_of(data, node)) == "T"
+
+
+PAUSED_STORY = """
+from dataclasses import replace
+from scenarios.scenario import COORDINATOR, Fault
+from scenarios.stories.happy import scenario as happy
+
+scenario = replace(happy, faults=(Fault("pause", COORDINATOR, 0.0, 600.0),))
+"""
+
+
+def test_a_node_that_is_stopped_when_its_run_is_killed_does_not_stay(sim: Sim) -> None:
+    """It is continued, hears that its run is gone, and ends like the other one: the directory can be taken again."""
+    (sim.home / "story.py").write_text(PAUSED_STORY)
+    data = sim.home / "data"
+    run = sim.start("run", "story.py", "--plain", "--data", "data")
+
+    async def live() -> None:
+        await until(lambda: pid_of(data, COORDINATOR) > 0 and stopped(data, COORDINATOR))
+        nodes = [pid_of(data, node) for node in (COORDINATOR, SERVICES, BROKER)]
+        os.kill(run.pid, signal.SIGKILL)
+        await until(lambda: not any(map(is_alive, nodes)))
+
+    asyncio.run(live())
 
 
 async def handled(cluster: Cluster, data: Path) -> None:

@@ -117,7 +117,8 @@ def test_services_are_in_trouble_disks_fail_and_strangers_talk(sim: Sim) -> None
     assert counters["nonsense_of_stranger"] == 20
     assert counters["coordinator_dead_letters"] + counters["services_dead_letters"] >= 20
     assert said(sim, SERVICES, "thrown on purpose") > 0
-    assert said(sim, COORDINATOR, "refused on purpose") > 0
+    assert said(sim, COORDINATOR, "parked: commit_stock refused: refused on purpose") > 0
+    assert result["parked"] == 0, "they are resumed when all is healed"
     # A disk that fails while LMDB writes its root ends the node: it is started again.
     assert said(sim, COORDINATOR, "the disk works again") or counters.get("rehydrated", 0)
 
