@@ -224,7 +224,9 @@ class Load:
 
     def _on_replies(self, delivery: Delivery) -> None:
         for message in _messages(delivery):
-            if isinstance(message, Reply) and (journey := self._under_way.get(message.saga_id)):
+            if not isinstance(message, Reply) or message.step != PLACE:
+                continue  # what a step's service says is meant for its coordinator
+            if journey := self._under_way.get(message.saga_id):
                 self._on_reply(journey, message)
         delivery.ack()
 
