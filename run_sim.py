@@ -24,9 +24,12 @@ from scenarios import dashboard, library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
 from scenarios.bench.commands import BenchOptions, bench
+from scenarios.chaos.crash_point import from_text
+from scenarios.chaos.drawing import plan_of
+from scenarios.chaos.faults import REAL
+from scenarios.chaos.moods import troubled
 from scenarios.checking import check_directory, findings_json, findings_lines
 from scenarios.cluster import ClusterError
-from scenarios.faults import from_text
 from scenarios.held_directory import URL_FILE
 from scenarios.inspection import STATES
 from scenarios.inspection_json import as_json
@@ -140,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--scenario", default=library.FLAGSHIP, metavar="NAME|FILE.py", help="whose sagas and services")
     word.add_argument("--with-parent", action="store_true", help="stop when standard input ends; leave Ctrl-C to it")
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
-    word.add_argument("--kill", help=argparse.SUPPRESS)
+    for name in ("--kill", "--url-file"):
+        word.add_argument(name, help=argparse.SUPPRESS)
+    word.add_argument("--troubled", action="store_true", help=argparse.SUPPRESS)
     _broker_words(word)
     _log_words(word)
     return parser
@@ -160,6 +165,7 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--seed", type=_seed, metavar="S")
     word.add_argument("--mode", choices=("real", "sim"), default="real")
     word.add_argument("--sequential", action="store_true", help="one step after another, instead of in parallel")
+    word.add_argument("--chaos", action="store_true", help="with faults drawn by the seed, the same in both modes")
     word.add_argument("--data", type=Path, metavar="DIR", help="where to keep the run; resumes the one it holds")
     word.add_argument("--plain", action="store_true", help="plain lines instead of the dashboard")
     word.add_argument("--json", type=Path, metavar="FILE", help="write the result as one JSON object")
@@ -296,6 +302,7 @@ def _run(options: argparse.Namespace) -> int:
         orders_given=options.orders is not None,
         concurrency=options.concurrency or scenario.concurrency,
         sequential=options.sequential,
+        chaos=options.chaos,
         access=access,
         purge=options.purge,
         log_level=options.log_level,
@@ -331,10 +338,10 @@ def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argpa
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
     check_load(scenario, seed, sequential=options.sequential)
     orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
-    result = simulation.run_simulated(
-        scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say
-    )  # fmt: skip
-    repeat = again(reference, orders, concurrency, seed, sequential=options.sequential, mode="sim")
+    words = {"sequential": options.sequential, "chaos": options.chaos}
+    plan = plan_of(scenario, seed, orders, concurrency, **words)
+    result = simulation.run_simulated(scenario, seed, plan, tell=_say)
+    repeat = again(reference, orders, concurrency, seed, **words, mode="sim")
     for line in simulation.summary_of_run(result, repeat):
         _say(line)
     return _end(options, result, lambda: of_simulated_run(scenario, result, repeat))
@@ -384,6 +391,8 @@ def _replay(options: argparse.Namespace) -> int:
 async def _watched(run: Run, plain: bool) -> Result:
     run.prepare()
     _say(opening(run.view))
+    for line in run.plan.fault_lines(REAL):
+        _say(f"plan: {line}")
     watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
     watching = asyncio.create_task(watcher)
     this = asyncio.current_task()
@@ -414,12 +423,15 @@ def _node_arguments(options: argparse.Namespace, access: Access | None) -> list[
 def _serve(options: argparse.Namespace) -> int:
     os.umask(0o077)
     scenario = library.find(options.scenario)
+    if options.troubled:
+        scenario = troubled(scenario, options.data)
     url = options.nats
     if url is None:
+        path = Path(options.url_file or options.data / URL_FILE)
         try:
-            url = (options.data / URL_FILE).read_text().strip()
+            url = path.read_text().strip()
         except OSError:
-            raise ScenarioError(f"give --nats URL: there is no {URL_FILE} in {options.data}") from None
+            raise ScenarioError(f"give --nats URL: there is no {path.name} in {path.parent}") from None
     log = options.data / "logs" / f"{options.role}.log" if options.with_parent else None
     logs.set_up(log, level=options.log_level, form=options.log_format)
     try:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from actors.dispatch import Loop
 from actors.messages import Message, MessageError, from_envelope
@@ -17,6 +18,9 @@ from persistence.environment import Environment
 from persistence.group_commit import GroupCommit
 
 logger = logging.getLogger("sagasim.node")
+
+MAX_DEAD_LETTERS: Final = 16
+"""How many envelopes of one message have a dead letter each: the rest share one, or 16 KiB could make a megabyte."""
 
 
 @dataclass(slots=True)
@@ -69,13 +73,18 @@ class Node:
             receipt.hold()
             self.dead_letter(str(error), delivery.subject, delivery.payload, receipt)
             return receipt, []
-        messages = []
+        messages, unreadable = [], []
         for envelope in envelopes:
             try:
                 messages.append(from_envelope(envelope))
             except MessageError as error:
-                receipt.hold()
-                self.dead_letter(str(error), delivery.subject, _raw(envelope), receipt)
+                unreadable.append((str(error), _raw(envelope)))
+        if len(unreadable) > MAX_DEAD_LETTERS:
+            reason = f"{len(unreadable) - MAX_DEAD_LETTERS} further envelopes of it cannot be read either"
+            unreadable[MAX_DEAD_LETTERS:] = [(reason, delivery.payload)]
+        for reason, raw in unreadable:
+            receipt.hold()
+            self.dead_letter(reason, delivery.subject, raw, receipt)
         return receipt, messages
 
 

@@ -94,28 +94,31 @@ class Link:
 
     async def _keep(self, client: Client) -> None:
         while True:
-            await self._until_lost(client)
+            reason = await self._until_lost(client)
             self._withdraw()
-            reason = client.last_error or "it was closed by the other side"
             logger.warning("lost the connection to the broker at %s: %s", self._server, reason)
             await retire(client)
             client = await self._dial_again()
             logger.info("connected to the broker at %s again", self._server)
             self._announce(client)
 
-    async def _until_lost(self, client: Client) -> None:
+    async def _until_lost(self, client: Client) -> str:
+        """Wait for the end of a connection, and ask now and then whether it has come; the reason, for people."""
         while not self._lost.is_set():
             try:
                 async with asyncio.timeout(_PING_SECONDS):
                     await self._lost.wait()
             except TimeoutError:
-                await self._ping(client)
+                if not await self._answers(client):
+                    return f"it did not answer within {_PING_SECONDS:g} s"
+        return str(client.last_error or "it was closed by the other side")
 
-    async def _ping(self, client: Client) -> None:
+    async def _answers(self, client: Client) -> bool:
         try:
             await client.rtt(timeout=_PING_SECONDS)  # type: ignore[arg-type]  # a float serves
         except (nats_errors.Error, OSError):
-            self._lost.set()
+            return self._lost.is_set()  # it has ended meanwhile, which says more
+        return True
 
     async def _dial_again(self) -> Client:
         """Dial until a server answers whose JetStream is ready, and say once why it takes long."""

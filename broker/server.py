@@ -80,9 +80,16 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """With the credentials in it: never to be logged. Raises BrokerError before the first start."""
-        if not self._port:
-            raise BrokerError("the embedded server has not been started")
-        return f"nats://{_USER}:{self._password}@{_HOST}:{self._port}"
+        return self._url(self._port)
+
+    @property
+    def host(self) -> str:
+        return _HOST
+
+    @property
+    def port(self) -> int:
+        """0 before the first start."""
+        return self._port
 
     @property
     def pid(self) -> int:
@@ -117,6 +124,13 @@ class EmbeddedServer:
         if self._process is not None:
             self._process.kill()
 
+    def wipe(self) -> None:
+        """Delete all that it has stored, as the loss of its disk would. Raises BrokerError while it runs, OSError."""
+        if self._process is not None and self._process.poll() is None:
+            raise BrokerError("the embedded server is running: its store cannot be deleted under it")
+        if self._store_path.exists():
+            shutil.rmtree(self._store_path)
+
     async def stop(self) -> None:
         """End it properly, and by force if it takes too long."""
         if self._process is None:
@@ -138,13 +152,25 @@ class EmbeddedServer:
             await asyncio.sleep(_WATCH_SECONDS)
         return status
 
-    def write_url(self, path: Path) -> None:
-        """Write the URL, credentials included, into a file that only its owner can read."""
-        _write_private(path, f"{self.url}\n")
+    def write_url(self, path: Path, *, port: int = 0) -> None:
+        """Write the URL, credentials included, into a file that only its owner can read; `port` is that of a proxy.
+
+        Raises BrokerError before the first start.
+        """
+        _write_private(path, f"{self._url(port or self._port)}\n")
+
+    def _url(self, port: int) -> str:
+        if not port:
+            raise BrokerError("the embedded server has not been started")
+        return f"nats://{_USER}:{self._password}@{_HOST}:{port}"
 
     @property
     def _config_path(self) -> Path:
         return self._directory / "nats-server.conf"
+
+    @property
+    def _store_path(self) -> Path:
+        return self._directory / "jetstream"
 
     @property
     def _pid_path(self) -> Path:
@@ -158,7 +184,7 @@ class EmbeddedServer:
         """Keep the port and the password of earlier starts if the port is free."""
         port, password = self._stored_endpoint()
         if port not in _PORTS or not _is_free(port):
-            port = _free_port()
+            port = free_port()
         self._port, self._password = port, password or secrets.token_urlsafe(24)
         _write_private(self._endpoint_path, json.dumps({"port": self._port, "password": self._password}))
 
@@ -173,7 +199,7 @@ class EmbeddedServer:
     def _config(self) -> str:
         # nats-server 2.9 does not know sync_interval, hence it is not written unless it is asked for.
         sync = "  sync_interval: always\n" if self._sync_always else ""
-        store = json.dumps(str(self._directory / "jetstream"), ensure_ascii=False)
+        store = json.dumps(str(self._store_path), ensure_ascii=False)
         return (
             f'listen: "{_HOST}:{self._port}"\n'
             "max_payload: 1048576\n"
@@ -269,7 +295,8 @@ def _signal(pid: int, signal_number: signal.Signals) -> None:
         raise BrokerError(f"an earlier nats-server (process {pid}) belongs to another user") from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that no outgoing connection is given. Raises BrokerError."""
     for _ in range(200):
         port = secrets.choice(_PORTS)
         if _is_free(port):

@@ -22,6 +22,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "orders": int,
     "sequential": bool,
+    "chaos": bool,
     "epoch_seconds": (int, float),
 }
 
@@ -35,6 +36,7 @@ class About:
     seed: int
     orders: int
     sequential: bool
+    chaos: bool = False
     epoch_seconds: float = field(default_factory=time.time)
 
 
@@ -99,7 +101,7 @@ class HeldDirectory:
 
 def _read(path: Path) -> About:
     try:
-        held = json.loads(path.read_text())
+        held = {"chaos": False} | json.loads(path.read_text())  # of runs that were begun before there was any
         about = About(**{name: held[name] for name in _TYPES})
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScenarioError(f"{path} cannot be read: {type(error).__name__}: {error}") from None

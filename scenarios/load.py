@@ -19,7 +19,8 @@ from broker import codec, subjects
 from broker.batching import Batcher, check_sendable
 from broker.port import Broker, Delivery, Subscription
 from scenarios.calling import call
-from scenarios.scenario import COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError, is_time
+from scenarios.demand import is_time
+from scenarios.scenario import COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError
 
 CLIENT = "client"
 RESEND_SECONDS = 3.0
@@ -223,7 +224,9 @@ class Load:
 
     def _on_replies(self, delivery: Delivery) -> None:
         for message in _messages(delivery):
-            if isinstance(message, Reply) and (journey := self._under_way.get(message.saga_id)):
+            if not isinstance(message, Reply) or message.step != PLACE:
+                continue  # what a step's service says is meant for its coordinator
+            if journey := self._under_way.get(message.saga_id):
                 self._on_reply(journey, message)
         delivery.ack()
 
@@ -271,18 +274,19 @@ class Load:
         """The sagas that ended in this run; a request that is rejected becomes none."""
         return [journey for journey in self.ended if not journey.ended_before and journey.end in SAGA_ENDS]
 
-    def wrong_ends(self) -> list[str]:
-        """The requests that did not end as they must have, in words."""
+    def wrong_ends(self, *, patient: bool = True) -> list[str]:
+        """The requests that did not end as they must have, in words. Unless nodes and services were `patient`, a good
+        one may have been turned back."""
         return [
             f"order {journey.saga_id} ended {journey.end}; it must be {journey.request.fate.value}"
             for journey in self.ended
-            if not _fits(journey)
+            if not _fits(journey, patient)
         ]
 
 
-def _fits(journey: Journey) -> bool:
+def _fits(journey: Journey, patient: bool) -> bool:
     fate = journey.request.fate
-    if fate is Fate.EITHER:
+    if fate is Fate.EITHER or (fate is Fate.COMPLETED and not patient):
         return journey.end in (Fate.COMPLETED.value, Fate.COMPENSATED.value)
     return journey.end == str(fate.value)
 

@@ -99,6 +99,7 @@ def again(
     seed: int,
     *,
     sequential: bool,
+    chaos: bool = False,
     mode: str = "real",
     access: Access | None = None,
 ) -> str:
@@ -106,6 +107,7 @@ def again(
     words = ["run_sim.py", "run", reference, "--orders", str(orders), "--concurrency", str(concurrency)]
     words += ["--seed", str(seed)]
     words += ["--sequential"] if sequential else []
+    words += ["--chaos"] if chaos else []
     words += ["--mode", mode] if mode != "real" else []
     return shlex.join([*words, *access_words(access)])
 

@@ -139,7 +139,7 @@ def chaos_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def chaos_result(request: pytest.FixtureRequest, chaos_seed: int) -> "SimResult":
     """What the marked scenario came to in this life. Unless all is well the test fails before its first line."""
-    from scenarios.simulation.drawing import draw_plan
+    from scenarios.chaos.drawing import draw_plan
     from scenarios.simulation.quiet import quiet
     from scenarios.simulation.simulate import simulate
 
@@ -203,12 +203,15 @@ def saga_world(chaos_seed: int) -> "Iterator[Callable[..., SimulatedWorld]]":
 def saga_cluster(tmp_path: Path, chaos_seed: int) -> "Callable[..., Result]":
     """Runs a scenario on real processes and an embedded broker: `saga_cluster("mixed", orders=50)` gives its Result.
 
-    The verdict is the test's to assert. `orders` and `concurrency` are the scenario's own unless given. A second run
-    in the same test begins anew. Logs and stores stay in the test's `tmp_path`.
+    The verdict is the test's to assert. `orders` and `concurrency` are the scenario's own unless given; with
+    `chaos=True` faults are done to it that the run's seed draws. A second run in the same test begins anew. Logs and
+    stores stay in the test's `tmp_path`.
     """
     runs = 0
 
-    def run(reference: str, *, orders: int | None = None, concurrency: int | None = None) -> "Result":
+    def run(
+        reference: str, *, orders: int | None = None, concurrency: int | None = None, chaos: bool = False
+    ) -> "Result":
         from scenarios.runner import Run, RunOptions
 
         nonlocal runs
@@ -220,6 +223,7 @@ def saga_cluster(tmp_path: Path, chaos_seed: int) -> "Callable[..., Result]":
             chaos_seed,
             orders or scenario.orders,
             concurrency or scenario.concurrency,
+            chaos=chaos,
         )
         with _logs_given_back():
             return asyncio.run(Run(scenario, options, print).go())

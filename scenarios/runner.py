@@ -17,13 +17,20 @@ from broker.server import EmbeddedServer
 from broker.subjects import STREAMS
 from persistence.errors import StorageError
 from scenarios import logs
-from scenarios.cluster import Cluster, start_server
+from scenarios.chaos.campaign import Campaign
+from scenarios.chaos.cancelling import with_cancels
+from scenarios.chaos.drawing import plan_of
+from scenarios.chaos.lines import Lines, need_lines
+from scenarios.chaos.plan import FaultPlan
+from scenarios.chaos.real import RealFaults, need_troubled_services
+from scenarios.cluster import Cluster
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
+from scenarios.kept_broker import start_server
 from scenarios.load import Load, check_load
 from scenarios.plain import again
 from scenarios.probing import unstored
-from scenarios.scenario import BROKER, NODES, Result, Scenario, ScenarioError
+from scenarios.scenario import BROKER, NODES, Fault, Result, Scenario, ScenarioError
 from scenarios.serving import Access
 from scenarios.view import RunView
 from scenarios.watching import Stores
@@ -46,6 +53,7 @@ class RunOptions:
     orders: int
     concurrency: int
     sequential: bool = False
+    chaos: bool = False  # with faults drawn by the seed, beside the scenario's own
     access: Access | None = None
     purge: bool = False
     log_level: str = "INFO"
@@ -65,6 +73,8 @@ class Run:
         self._directory: HeldDirectory | None = None
         self._stores = Stores(scenario, options.data)
         self._next_look_at = 0.0
+        self.cluster: Cluster | None = None  # until the run has begun
+        self.plan = FaultPlan(options.orders, options.concurrency)  # until it is prepared
         self.view = RunView(
             scenario.name,
             scenario.story,
@@ -86,11 +96,24 @@ class Run:
             return self._directory
         scenario, options = self._scenario, self._options
         self._check()
-        wanted = About(scenario.name, options.reference, options.seed, options.orders, options.sequential)
-        given = {"seed": options.seed_given, "orders": options.orders_given, "sequential": options.sequential}
+        wanted = About(
+            scenario.name, options.reference, options.seed, options.orders, options.sequential, options.chaos
+        )
+        given = {"seed": options.seed_given, "orders": options.orders_given}
+        given |= {"sequential": options.sequential, "chaos": options.chaos}
         directory = HeldDirectory.take(options.data, wanted, [name for name in given if given[name]])
         self._directory, about = directory, directory.about
-        self._options = options = replace(options, seed=about.seed, orders=about.orders, sequential=about.sequential)
+        self._options = options = replace(
+            options, seed=about.seed, orders=about.orders, sequential=about.sequential, chaos=about.chaos
+        )
+        self.plan = plan_of(
+            scenario,
+            options.seed,
+            options.orders,
+            options.concurrency,
+            sequential=options.sequential,
+            chaos=options.chaos,
+        )
         self.view.seed, self.view.orders = options.seed, options.orders
         self.view.again = again(
             options.reference,
@@ -98,6 +121,7 @@ class Run:
             options.concurrency,
             options.seed,
             sequential=options.sequential,
+            chaos=options.chaos,
             access=options.access,
         )
         return directory
@@ -111,6 +135,7 @@ class Run:
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(self.prepare())
             options = self._options
+            self._check_broker()
             (options.data / "logs").mkdir(mode=0o700, exist_ok=True)
             logs.set_up(options.data / "logs" / "run.log", level=options.log_level, form=options.log_format)
             server, access = await self._broker(stack)
@@ -118,8 +143,8 @@ class Run:
             stack.push_async_callback(client.close)
             await self._check_leftovers(client, directory.resumed)
             stack.callback(self._stores.close)
-            arguments = ["--scenario", options.reference, *options.node_arguments]
-            cluster = Cluster(options.data, arguments, list(self._scenario.faults), server, self._heard_of_fault)
+            lines = await self._lines(stack, server)
+            cluster = self.cluster = self._cluster(server, lines)
             stack.push_async_callback(cluster.stop)
             directory.begun = True
             await cluster.start()
@@ -132,24 +157,58 @@ class Run:
             if server is not None:
                 keeping = asyncio.create_task(self._keep_storing(load, cluster, client))
                 stack.callback(keeping.cancel)
-            complaint = await self._until_settled(load, cluster)
+            campaign = Campaign(self.plan, cluster, self._faults(cluster, access, lines), load, client)
+            stack.push_async_callback(campaign.end)
+            await campaign.begin()
+            complaint = await self._until_settled(load, cluster, campaign)
             now = asyncio.get_running_loop().time()
+            await campaign.end()
             await cluster.stop()
-            return await self._judge(load, cluster, client, now, complaint)
+            return await self._judge(load, campaign, client, now, complaint)
 
     def _check(self) -> None:
         options, scenario = self._options, self._scenario
-        if options.access is not None and any(kill.node == BROKER for kill in scenario.faults):
+        if options.access is not None and options.chaos:
+            raise ScenarioError("--chaos strikes an embedded broker too, and no other: run it without --nats")
+        check_load(scenario, options.seed, sequential=options.sequential)
+
+    def _check_broker(self) -> None:
+        """What strikes the broker, or the lines to it, is for an embedded one only."""
+        kills = any(kill.node == BROKER for kill in self.plan.kills)
+        if self._options.access is not None and (kills or any(fault.is_of_broker for fault in self.plan.faults)):
+            what, done = ("kills", "killed") if kills else ("troubles", "troubled")
             raise ScenarioError(
-                f"scenario {scenario.name!r} kills the broker, and only an embedded one may be killed:"
+                f"scenario {self._scenario.name!r} {what} the broker, and only an embedded one may be {done}:"
                 " run it without --nats"
             )
-        check_load(scenario, options.seed, sequential=options.sequential)
+
+    def _cluster(self, server: EmbeddedServer | None, lines: Lines | None) -> Cluster:
+        options, plan = self._options, self.plan
+        arguments = ["--scenario", options.reference, *options.node_arguments]
+        arguments += ["--troubled"] if need_troubled_services(plan.faults) else []
+        url_files = {} if lines is None else lines.url_files
+        return Cluster(
+            options.data, arguments, [*plan.kills, *plan.faults], server, self._heard_of_fault, url_files=url_files
+        )
+
+    async def _lines(self, stack: AsyncExitStack, server: EmbeddedServer | None) -> Lines | None:
+        if server is None or not need_lines(self.plan.faults):
+            return None
+        lines = Lines(self._options.data)
+        stack.push_async_callback(lines.close)
+        await lines.start(server)
+        return lines
+
+    def _faults(self, cluster: Cluster, access: Access, lines: Lines | None) -> RealFaults:
+        """Those of the plan that have not been carried out in an earlier run, which this one resumes."""
+        left = [fault for fault in cluster.open_faults() if isinstance(fault, Fault)]
+        domain, seed = self._scenario.domain, self._options.seed
+        return RealFaults(cluster, left, domain=domain, seed=seed, url=access.url, lines=lines)
 
     def _load(self, client: JetStream, directory: HeldDirectory) -> Load:
         options = self._options
         return Load(
-            self._scenario,
+            with_cancels(self._scenario, self.plan.faults),
             asyncio.get_running_loop(),
             client,
             seed=options.seed,
@@ -202,10 +261,10 @@ class Run:
 
     # --- watching ----------------------------------------------------------------------------------------------
 
-    async def _until_settled(self, load: Load, cluster: Cluster) -> str | None:
+    async def _until_settled(self, load: Load, cluster: Cluster, campaign: Campaign) -> str | None:
         """Wait until nothing is under way any more. Returns what went wrong, if anything did."""
         while True:
-            waits = self._strike(load, cluster)
+            waits = await campaign.look(self._parked)
             await self._look_around(cluster)
             for failure in (cluster.failure, load.failure):
                 if failure is not None:
@@ -213,25 +272,16 @@ class Run:
             quiet = asyncio.get_running_loop().time() - load.progress_at
             if not waits and all(map(cluster.up, NODES)) and self._is_over(load, quiet):
                 return None
-            if quiet > self._scenario.stall_seconds:
+            if not waits and quiet > self._scenario.stall_seconds:
                 first = ", ".join(journey.saga_id for journey in load.waiting()[:3]) or "none"
                 return f"nothing has moved for {quiet:.0f} s; {load.under_way} requests wait, first of all {first}"
             await asyncio.sleep(WATCH_SECONDS)
 
-    def _strike(self, load: Load, cluster: Cluster) -> bool:
-        """Carry out the kills that are due and that no node watches for itself; True if one waits for its node."""
-        elapsed = asyncio.get_running_loop().time() - load.begun_at
-        waits = False
-        for kill in cluster.open_kills():
-            by_time = kill.at_seconds is not None and elapsed >= kill.at_seconds
-            by_count = kill.after_requests is not None and len(load.ended) >= kill.after_requests
-            if not by_time and not by_count:
-                continue
-            if cluster.up(kill.node):
-                cluster.kill(kill)
-            else:
-                waits = True
-        return waits
+    def _parked(self) -> list[str]:
+        try:
+            return list(self._stores.parked())
+        except StorageError:
+            return []
 
     def _is_over(self, load: Load, quiet_seconds: float) -> bool:
         """Whether nothing more can come: everything has ended, or what is left is parked."""
@@ -266,18 +316,20 @@ class Run:
                 continue
             missing = await unstored(client, self._scenario.domain)
             has_room = shutil.disk_usage(self._options.data).free > ROOM_BYTES
-            if missing and has_room and client.connected and cluster.up(BROKER):
+            if missing and has_room and client.connected and cluster.up(BROKER) and not cluster.is_paused(BROKER):
                 cluster.restart_broker(f"answers, but no longer stores what is sent to {', '.join(missing)}")
 
     # --- judging -----------------------------------------------------------------------------------------------
 
     async def _judge(
-        self, load: Load, cluster: Cluster, client: JetStream, now: float, complaint: str | None
+        self, load: Load, campaign: Campaign, client: JetStream, now: float, complaint: str | None
     ) -> Result:
         dead_letters = 0
         with suppress(BrokerError):
             dead_letters = await client.stream_messages("SAGA_DEAD")
-        evidence = Evidence(self._stores, load, now, cluster.fired, cluster.open_kills(), dead_letters, complaint)
+        evidence = Evidence(
+            self._stores, load, now, self.plan, campaign.injected, campaign.counts, dead_letters, complaint
+        )
         result, self.view.books = await asyncio.to_thread(judge, self._scenario, self._options.seed, evidence)
         self.view.counters = result.counters
         return result

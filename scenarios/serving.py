@@ -1,6 +1,7 @@
 """One node as a process: build the real parts, join them, and serve until told to stop."""
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -25,12 +26,13 @@ from broker.port import Broker
 from broker.receipt import Probe
 from persistence.environment import Environment
 from persistence.group_commit import CommitThread, GroupCommit
+from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
-from scenarios.faults import CrashPoint, die
-from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Kill, Scenario
+from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Fault, Kill, Scenario
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
 NOT_YET = 75
 """The exit status of a node that may start the next time: a dying one holds its lock, or the broker is away."""
 
@@ -75,13 +77,13 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What one node is to do: `role` is coordinator or services, `data` the run's directory."""
+    """What one node is to do: `role` is coordinator or services, `data` the run's directory. It crashes at `kill`."""
 
     role: str
     data: Path
     access: Access
     scenario: Scenario
-    kill: Kill | None = None
+    kill: Kill | Fault | None = None
     with_parent: bool = False  # stop when standard input ends
     sync: bool = True
     limits: Limits = field(default_factory=Limits)
@@ -193,6 +195,7 @@ def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
         loop.add_signal_handler(signal.SIGINT, finish)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _wake_with_parent()
 
     def on_input() -> None:
         if not os.read(sys.stdin.fileno(), 4096):
@@ -200,6 +203,13 @@ def _listen(finish: Callable[[], None], *, with_parent: bool) -> None:
             finish()
 
     loop.add_reader(sys.stdin.fileno(), on_input)
+
+
+def _wake_with_parent() -> None:
+    """A node that is stopped when its parent dies would stay so for ever, and keep its directory: have it continued,
+    so that it hears its input end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 # --- ready ------------------------------------------------------------------------------------------------------
@@ -236,7 +246,7 @@ def _write_stats(serving: Serving, node: Node) -> None:
     directory = serving.data / serving.role
     figures = dict(node.counters) | {"commits": node.committer.commits, "works": node.committer.works}
     target = directory / f"stats-{node.environment.epoch}.json"
-    partial = directory / "stats.partial"
+    partial = target.with_suffix(".partial")  # a name of its own: a zombie and its successor both write
     with suppress(OSError):  # a full disk is the store's to report
         partial.write_text(json.dumps(figures))
         partial.replace(target)

@@ -6,6 +6,7 @@ import pytest
 
 from actors.definition import Kind, Retry, Saga, Step
 from actors.messages import Command, StartAnswer, StartSaga, to_envelope
+from actors.node import MAX_DEAD_LETTERS
 from actors.state import DO_EXHAUSTED, Outcome, Phase, Verb
 from actors.supervisor import Limits
 from broker import codec, subjects
@@ -253,15 +254,18 @@ def test_garbage_changes_nothing_but_the_dead_letters(bench: Bench) -> None:
     for subject in (subjects.start("trip"), subjects.reply(MAIN), subjects.control(MAIN)):
         for payload in bad:
             bench.peer.publish(subject, payload)
+    bench.peer.publish(subjects.reply(MAIN), pack([[1]] * 5000))
     bench.peer.send(subjects.reply(MAIN), StartAnswer(ID, accepted=True))
     bench.peer.send(subjects.control(MAIN), Command(ID, "hotel", Verb.DO, "book", 0, 1, None, "x", 1))
-    expected = 3 * (len(bad) - 1) + 2  # an empty array holds no envelope: nothing to read, nothing to set aside
+    # An empty array holds no envelope: nothing to read, nothing to set aside. Of 5,000 the first have one each.
+    expected = 3 * (len(bad) - 1) + 2 + MAX_DEAD_LETTERS + 1
     bench.until(lambda: len(bench.peer.dead) == expected)
     bench.run_for(40.0)
     assert len(bench.peer.dead) == expected
     assert bench.record(coordinator, ID).state.phase is Phase.RUNNING or before.sequence > 0
     assert bench.held("SAGA_START") == bench.held("SAGA_REPLY") == bench.held("SAGA_CONTROL") == 0
     assert coordinator.counters["dead_letters"] == expected
+    assert bench.peer.dead.count(f"{5000 - MAX_DEAD_LETTERS} further envelopes of it cannot be read either") == 1
 
 
 def test_a_saga_carries_its_liveness_budget(bench: Bench) -> None:

@@ -1,18 +1,14 @@
 """The command line as a user meets it: what it says when something is wrong, and to whom it listens."""
 
-import asyncio
 import json
 import os
-import random
 import subprocess
 from pathlib import Path
 
-import nats
 import pytest
 
-from broker.subjects import STREAMS
 from scenarios import library
-from tests.scenarios.conftest import Sim, until_under_way
+from tests.scenarios.conftest import Sim
 
 BROKEN = "scenario = 1 +\n"
 RAISING = "raise RuntimeError('boom')\n"
@@ -103,33 +99,6 @@ def test_another_run_s_directory_is_left_alone(sim: Sim) -> None:
     assert "data holds another run: scenario happy, not mixed" in done.stderr
     done = sim("run", "happy", "--seed", "2", "--data", "data")
     assert "seed 1, not 2" in done.stderr
-
-
-async def _shout(url: str, seed: int, messages: int) -> None:
-    """Publish random bytes to every kind of subject that there is."""
-    chance = random.Random(seed)
-    client = await nats.connect(url)
-    subjects = [
-        pattern.replace("*", name) for spec in STREAMS for pattern in spec.subjects for name in ("order", "main")
-    ]
-    subjects += [f"saga.command.{name}" for name in ("inventory", "payment", "shipping")] + ["saga.reply.client"]
-    for _ in range(messages):
-        await client.publish(chance.choice(subjects), chance.randbytes(chance.randrange(200)))
-    await client.drain()
-
-
-def test_garbage_changes_nothing_but_the_count_of_dead_letters(sim: Sim) -> None:
-    """Random bytes on every subject during a run become dead letters; every order ends as it must."""
-    data = sim.home / "data"
-    arguments = ("run", "mixed", "--orders", "4000", "--seed", "6", "--plain", "--data", str(data))
-    run = sim.start(*arguments, "--json", str(sim.home / "result.json"))
-    until_under_way(data, run)
-    asyncio.run(_shout((data / "broker.url").read_text().strip(), seed=1, messages=400))
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, output
-    result = sim.result()
-    assert result["verdict"] == "passed"
-    assert result["dead_letters"] > 0
 
 
 def test_the_broker_s_url_is_for_its_owner_only(sim: Sim) -> None:

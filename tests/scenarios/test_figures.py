@@ -6,13 +6,14 @@ from typing import cast
 import pytest
 
 from actors.dispatch import Loop
-from actors.messages import Lifecycle, to_envelope
+from actors.messages import Lifecycle, Message, Reply, to_envelope
+from actors.state import Outcome, Verb
 from broker import codec
 from broker.port import Broker, Consumer, Delivery
 from scenarios import library
 from scenarios.load import Load
 from scenarios.panels import latest_journeys
-from scenarios.scenario import ScenarioError
+from scenarios.scenario import PLACE, ScenarioError
 from tests.scenarios.conftest import Sim
 
 ENDS = ("completed", "compensated", "rejected", "parked")
@@ -37,7 +38,7 @@ class Told:
 
     subject, deliveries = "saga.event.order", 1
 
-    def __init__(self, *messages: Lifecycle) -> None:
+    def __init__(self, *messages: Message) -> None:
         self.payload = codec.join([codec.encode_envelope(to_envelope(message)) for message in messages])
 
     def ack(self) -> None: ...
@@ -78,6 +79,21 @@ def test_a_resumed_run_counts_only_what_ended_in_it() -> None:
     assert load.done
     assert [journey.ended_at - journey.sent_at for journey in load.sagas_ended() if journey.ended_at] == [0.5, 0.5]
     assert latest_journeys(load) == load.sagas_ended()
+
+
+def test_only_the_answer_to_an_order_answers_it() -> None:
+    """A step's reply that was meant for the coordinator, and that somebody repeats to the client, is none."""
+    clock, broker = Clock(), Listening()
+    load = resumed(clock, broker, lambda _: "", 1)
+    saga_id = load.waiting()[0].saga_id
+
+    def refusal(step: str) -> Told:
+        return Told(Reply(saga_id, step, Verb.DO, 0, 1, Outcome.REFUSED, "no", 1))
+
+    broker.listeners["saga.reply.client"](refusal("reserve"))
+    assert load.under_way == 1
+    broker.listeners["saga.reply.client"](refusal(PLACE))
+    assert load.ends == {"rejected": 1}
 
 
 def test_a_domain_whose_status_raises_ends_the_load() -> None:

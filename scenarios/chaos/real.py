@@ -1,0 +1,256 @@
+"""Carries out faults on a cluster of real processes, each at its time, and ends them all when it heals."""
+
+import asyncio
+import resource
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from random import Random
+
+from scenarios.chaos.faults import REAL, REPEATED, Fault
+from scenarios.chaos.lines import Lines, need_lines
+from scenarios.chaos.moods import MOOD_OF, write_moods
+from scenarios.chaos.stranger import Stranger
+from scenarios.chaos.trouble import Mood
+from scenarios.cluster import Cluster
+from scenarios.places import BROKER
+from scenarios.scenario import Domain
+
+POLL_SECONDS = 0.01
+SUCCESSOR_SECONDS = 5.0
+"""How long a successor may take to be ready before the one that it succeeds wakes. A process that was stopped in the
+midst of a commit holds the store's lock, and cannot be overtaken before it has come to the end of that."""
+FENCED_SECONDS = 15.0  # how long one that is awake may take to find itself fenced: an idle one has nothing to save
+EARLY_SECONDS = 1.0  # a crash after a crash comes within so long: before the node is ready, or soon after
+
+
+def need_troubled_services(faults: Sequence[Fault]) -> bool:
+    """Whether the services node must be one whose services can be troubled."""
+    return any(fault.kind in MOOD_OF for fault in faults)
+
+
+class RealFaults:
+    """The faults of a while, done to a cluster: `begin`, wait while they are `pending`, then `heal`.
+
+    What real mode cannot carry out, and what nodes or the load see to themselves (boundaries, cancels), is passed
+    over. Faults of the network need `lines`; those of services need nodes that were told so. `url` is the broker's.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        faults: Sequence[Fault],
+        *,
+        domain: Domain,
+        seed: int,
+        url: str,
+        lines: Lines | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._faults = [fault for fault in faults if not fault.why_not(REAL)]
+        self._lines = lines
+        self._random = Random(f"{seed}/real")
+        self._moods: defaultdict[str, Mood] = defaultdict(Mood)
+        self._stranger: Stranger | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        if any(fault.kind in _STRANGE for fault in self._faults):
+            self._stranger = Stranger(url, domain, self._faults, Random(f"{seed}/stranger"))
+
+    async def begin(self) -> None:
+        """Set every fault's clock. Raises BrokerError if a stranger is wanted and the broker cannot be reached."""
+        if need_troubled_services(self._faults):
+            write_moods(self._cluster.data, self._moods)
+        if self._stranger is not None:
+            await self._stranger.begin()
+        clocked = [fault for fault in self._faults if fault.kind in _STRIKES]
+        if need_lines(clocked) and self._lines is None:
+            raise ValueError("faults of the network need lines")
+        self._tasks = [asyncio.create_task(self._carry_out(fault)) for fault in clocked]
+
+    @property
+    def pending(self) -> bool:
+        """Whether a fault is still to come or to end, by the clock."""
+        return not all(task.done() for task in self._tasks)
+
+    async def heal(self) -> None:
+        """End every fault: what it has put to sleep wakes, and nothing further happens. Raises what went wrong."""
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._lines is not None:
+            self._lines.heal()
+        if self._stranger is not None:
+            await self._stranger.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What has come of them that no node counts; only what has happened."""
+        found = {"zombies_fenced": self._cluster.zombies_fenced}
+        if self._stranger is not None:
+            found |= self._stranger.counts
+        return {name: count for name, count in found.items() if count}
+
+    # --- one kind after another ------------------------------------------------------------------------------
+
+    async def _carry_out(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at_seconds)
+        await _STRIKES[fault.kind](self, fault)
+
+    async def _up(self, node: str) -> int:
+        """Wait until a node, or the broker, is up; its process id."""
+        while not (pid := self._cluster.pid(node)):
+            await asyncio.sleep(POLL_SECONDS)
+        return pid
+
+    async def _crash(self, fault: Fault) -> None:
+        """SIGKILL, and again each time while it comes back: in the midst of its rehydration, or soon after."""
+        await self._up(fault.target)
+        self._cluster.note(fault)
+        self._cluster.strike(fault.target, fault.seconds, quietly=True)
+        for _ in range(fault.count - 1):
+            await self._up(fault.target)
+            await asyncio.sleep(self._random.uniform(0.0, EARLY_SECONDS))
+            await self._up(fault.target)
+            self._cluster.strike(fault.target, fault.seconds, quietly=True)
+        await self._up(fault.target)
+
+    async def _pause(self, fault: Fault) -> None:
+        pid = await self._asleep(fault.target, fault.seconds)
+        try:
+            self._cluster.note(fault)
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self._cluster.wake(pid)
+
+    async def _asleep(self, node: str, seconds: float) -> int:
+        """Pause a node once it is up and awake; its process id."""
+        while True:
+            pid = await self._up(node)
+            if self._cluster.pause(node, seconds, quietly=True):
+                return pid
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _zombie(self, fault: Fault) -> None:
+        """Pause a node, start its successor beside it, and wake it: it must find itself fenced."""
+        cluster, loop = self._cluster, asyncio.get_running_loop()
+        pid = await self._asleep(fault.target, fault.seconds + SUCCESSOR_SECONDS)
+        try:
+            cluster.note(fault)
+            await asyncio.sleep(fault.value)
+            zombie = cluster.succeed(fault.target) if cluster.pid(fault.target) == pid else None
+            if zombie is None:
+                return  # something else has killed it meanwhile
+            latest = loop.time() + SUCCESSOR_SECONDS
+            while not cluster.is_ready(fault.target) and loop.time() < latest:
+                await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(max(0.0, fault.seconds - fault.value))
+        finally:
+            cluster.wake(pid)
+        await asyncio.wait([zombie.end], timeout=FENCED_SECONDS)
+
+    async def _broker_crash(self, fault: Fault) -> None:
+        await self._up(BROKER)
+        self._cluster.note(fault)
+        if fault.detail == "wipe":
+            self._cluster.wipe_broker(fault.seconds, quietly=True)
+        else:
+            self._cluster.strike(BROKER, fault.seconds, quietly=True)
+        await self._up(BROKER)
+
+    async def _partition(self, fault: Fault) -> None:
+        assert self._lines is not None
+        line = self._lines[fault.target]
+        self._cluster.note(fault)
+        if fault.detail == "reset":
+            line.reset()
+            return
+        if fault.detail == "cut":
+            line.cut()
+        else:
+            line.half_open(to_server=fault.detail != "in", to_client=fault.detail != "out")
+        await asyncio.sleep(fault.seconds)
+        self._lines.mend(fault.target)
+
+    async def _delay(self, fault: Fault) -> None:
+        assert self._lines is not None
+        self._cluster.note(fault)
+        for line in self._lines.each():
+            line.latency_seconds = max(line.latency_seconds, fault.value)
+        await asyncio.sleep(fault.seconds)
+        for line in self._lines.each():
+            line.latency_seconds = 0.0
+
+    async def _narrow(self, fault: Fault) -> None:
+        assert self._lines is not None
+        self._cluster.note(fault)
+        self._lines[fault.target].bytes_per_second = max(1, int(fault.value))
+        await asyncio.sleep(fault.seconds)
+        self._lines[fault.target].bytes_per_second = 0
+
+    async def _disk(self, fault: Fault) -> None:
+        """A process that may write no file is told what a full disk tells it."""
+        pid = await self._up(fault.target)
+        self._cluster.note(fault)
+        _limit_files(pid, 0)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            if self._cluster.pid(fault.target) == pid:
+                _limit_files(pid, resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+
+    async def _mood(self, fault: Fault) -> None:
+        mood, name = self._moods[fault.target], MOOD_OF[fault.kind]
+        self._cluster.note(fault)
+        try:
+            self._set_mood(mood, name, fault.value)
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self._set_mood(mood, name, 0.0)
+
+    def _set_mood(self, mood: Mood, name: str, value: float) -> None:
+        setattr(mood, name, value)
+        write_moods(self._cluster.data, self._moods)
+
+    async def _messages(self, fault: Fault) -> None:
+        assert fault.detail in REPEATED
+        assert self._stranger is not None
+        self._cluster.note(fault)
+        self._stranger.repeats = max(self._stranger.repeats, fault.value)
+        await asyncio.sleep(fault.seconds)
+        self._stranger.repeats = 0.0
+
+    async def _garbage(self, fault: Fault) -> None:
+        assert self._stranger is not None
+        self._cluster.note(fault)
+        for _ in range(int(fault.seconds * fault.value)):
+            self._stranger.talk_nonsense()
+            await asyncio.sleep(1 / fault.value)
+
+
+def _limit_files(pid: int, size: int) -> None:
+    """Let a process write no file beyond a size; it may have ended meanwhile."""
+    with suppress(ProcessLookupError):
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+
+
+_STRANGE = ("messages", "garbage", "starts")
+_STRIKES: Mapping[str, Callable[[RealFaults, Fault], Awaitable[None]]] = {
+    "messages": RealFaults._messages,
+    "delay": RealFaults._delay,
+    "broker-crash": RealFaults._broker_crash,
+    "partition": RealFaults._partition,
+    "narrow": RealFaults._narrow,
+    "crash": RealFaults._crash,
+    "pause": RealFaults._pause,
+    "zombie": RealFaults._zombie,
+    "disk": RealFaults._disk,
+    "throws": RealFaults._mood,
+    "refuses": RealFaults._mood,
+    "slow": RealFaults._mood,
+    "garbage": RealFaults._garbage,
+}
