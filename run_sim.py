@@ -20,12 +20,13 @@ from typing import NoReturn
 from actors.definition import DefinitionError
 from broker.port import BrokerError
 from persistence.errors import LockedError, StorageError
-from scenarios import dashboard, library, logs
+from scenarios import library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
 from scenarios.bench.commands import BenchOptions, bench
 from scenarios.checking import check_directory, findings_json, findings_lines
 from scenarios.cluster import ClusterError
+from scenarios.cockpit import dashboard
 from scenarios.faults import from_text
 from scenarios.held_directory import URL_FILE
 from scenarios.inspection import STATES
@@ -384,7 +385,9 @@ def _replay(options: argparse.Namespace) -> int:
 async def _watched(run: Run, plain: bool) -> Result:
     run.prepare()
     _say(opening(run.view))
-    watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
+    watcher: Coroutine[object, object, None] = (
+        show(run.view, _say) if plain else dashboard.show(run.view, _say, run.helm)
+    )
     watching = asyncio.create_task(watcher)
     this = asyncio.current_task()
     assert this is not None

@@ -18,6 +18,7 @@ from broker.subjects import STREAMS
 from persistence.errors import StorageError
 from scenarios import logs
 from scenarios.cluster import Cluster, start_server
+from scenarios.cockpit.helm import Helm
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
 from scenarios.load import Load, check_load
@@ -26,7 +27,7 @@ from scenarios.probing import unstored
 from scenarios.scenario import BROKER, NODES, Result, Scenario, ScenarioError
 from scenarios.serving import Access
 from scenarios.view import RunView
-from scenarios.watching import Stores
+from scenarios.watching import Stores, watch_broker
 
 START_SECONDS = 60.0  # how long the nodes may take to be ready
 WATCH_SECONDS = 0.2
@@ -75,6 +76,7 @@ class Run:
             str(options.data),
             steps={name: [step.name for step in saga.steps] for name, saga in scenario.domain.sagas.items()},
         )
+        self.helm = Helm(self.view, self._stores, scenario.domain.sagas)
 
     # --- the run -----------------------------------------------------------------------------------------------
 
@@ -131,10 +133,15 @@ class Run:
             stack.callback(load.close)
             load.start()
             self.view.load, self.view.begun_at = load, time.monotonic()
+            self.helm.take(cluster, load, client)
+            stack.callback(self.helm.release)
+            watching = asyncio.create_task(watch_broker(client, self.view))
+            stack.callback(watching.cancel)
             if server is not None:
                 keeping = asyncio.create_task(self._keep_storing(load, cluster, client))
                 stack.callback(keeping.cancel)
             complaint = await self._until_settled(load, cluster)
+            self.helm.release()
             now = asyncio.get_running_loop().time()
             await cluster.stop()
             return await self._judge(load, cluster, client, now, complaint)
@@ -213,6 +220,8 @@ class Run:
                 if failure is not None:
                     raise failure
             quiet = asyncio.get_running_loop().time() - load.progress_at
+            if self.helm.holds_up():
+                quiet = 0.0
             if not waits and all(map(cluster.up, NODES)) and self._is_over(load, quiet):
                 return None
             if quiet > self._scenario.stall_seconds:
@@ -281,6 +290,7 @@ class Run:
             dead_letters = await client.stream_messages("SAGA_DEAD")
         evidence = Evidence(self._stores, load, now, cluster.fired, cluster.open_kills(), dead_letters, complaint)
         result, self.view.books = await asyncio.to_thread(judge, self._scenario, self._options.seed, evidence)
+        result.faults_injected += self.helm.done
         self.view.counters = result.counters
         return result
 

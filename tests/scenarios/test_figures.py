@@ -10,8 +10,8 @@ from actors.messages import Lifecycle, to_envelope
 from broker import codec
 from broker.port import Broker, Consumer, Delivery
 from scenarios import library
+from scenarios.cockpit.head import latest_journeys
 from scenarios.load import Load
-from scenarios.panels import latest_journeys
 from scenarios.scenario import ScenarioError
 from tests.scenarios.conftest import Sim
 
