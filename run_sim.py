@@ -24,10 +24,11 @@ from scenarios import library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
 from scenarios.bench.commands import BenchOptions, bench
+from scenarios.chaos.crash_point import from_text
+from scenarios.chaos.plan import own_plan
 from scenarios.checking import check_directory, findings_json, findings_lines
 from scenarios.cluster import ClusterError
 from scenarios.cockpit import dashboard
-from scenarios.faults import from_text
 from scenarios.held_directory import URL_FILE
 from scenarios.inspection import STATES
 from scenarios.inspection_json import as_json
@@ -332,9 +333,8 @@ def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argpa
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
     check_load(scenario, seed, sequential=options.sequential)
     orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
-    result = simulation.run_simulated(
-        scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say
-    )  # fmt: skip
+    plan = own_plan(scenario, orders, concurrency, sequential=options.sequential)
+    result = simulation.run_simulated(scenario, seed, plan, tell=_say)
     repeat = again(reference, orders, concurrency, seed, sequential=options.sequential, mode="sim")
     for line in simulation.summary_of_run(result, repeat):
         _say(line)

@@ -169,7 +169,7 @@ class EmbeddedServer:
         """Keep the port and the password of earlier starts if the port is free."""
         port, password = self._stored_endpoint()
         if port not in _PORTS or not _is_free(port):
-            port = _free_port()
+            port = free_port()
         self._port, self._password = port, password or secrets.token_urlsafe(24)
         _write_private(self._endpoint_path, json.dumps({"port": self._port, "password": self._password}))
 
@@ -280,7 +280,8 @@ def _signal(pid: int, signal_number: signal.Signals) -> None:
         raise BrokerError(f"an earlier nats-server (process {pid}) belongs to another user") from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that no outgoing connection is given. Raises BrokerError."""
     for _ in range(200):
         port = secrets.choice(_PORTS)
         if _is_free(port):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import actors
 from scenarios import library
-from scenarios.simulation.drawing import draw_plan
+from scenarios.chaos.drawing import draw_plan
 from scenarios.simulation.simulate import simulate
 
 

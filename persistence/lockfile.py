@@ -7,6 +7,8 @@ from typing import Self
 
 from persistence.errors import LockedError, from_os
 
+LOCK_FILE = "node.lock"
+
 
 class LockFile:
     """Holds the lock until `release`, or until the process ends, however it ends.
@@ -23,7 +25,7 @@ class LockFile:
     @classmethod
     def acquire(cls, directory: Path) -> Self:
         """Raises LockedError if another holds it, StorageError if the directory cannot be written."""
-        path = directory / "node.lock"
+        path = directory / LOCK_FILE
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -20,7 +20,7 @@ from persistence import snapshots
 from persistence.backup import copy_database, one_instant, sync_directory
 from persistence.environment import Environment
 from persistence.transaction import Transaction
-from scenarios.faults import FIRED_FILE
+from scenarios.chaos.crash_point import FIRED_FILE
 from scenarios.held_directory import RUN_FILE
 from scenarios.run_directory import has_database
 from scenarios.scenario import COORDINATOR, SERVICES, ScenarioError

@@ -5,27 +5,32 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import scenarios
 from broker.port import BrokerError
 from broker.server import EmbeddedServer
-from scenarios.faults import FIRED_FILE, from_text, to_text
-from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Kill
+from persistence.lockfile import LOCK_FILE
+from scenarios.chaos.crash_point import down_seconds_of, is_internal, node_of, note_fired, read_fired, to_text
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.kill import Kill
+from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
+from scenarios.places import BROKER, COORDINATOR, SERVICES
 from scenarios.serving import NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
-RESTART_SECONDS = 0.3
 WIPED_SECONDS = 1.0  # how long a broker is down whose store is deleted
 MAX_FAILED_STARTS = 40  # in a row, of a node that may start the next time, before it is given up
 TOLD_FAILED_STARTS = 5  # in a row, before it is said why
 MAX_DEATHS_AT_START = 5  # in a row, of a node that ends by itself before it is ready
-MAX_SERVER_STARTS = 5  # in a row, before the broker is given up
 READY_POLL_SECONDS = 0.02
 STOP_SECONDS = 15.0
+OVERTAKEN = "overtaken: this process holds epoch"
+"""What a node that has been fenced says last."""
 
 
 class ClusterError(Exception):
@@ -51,30 +56,47 @@ class _Member:
 
 
 @dataclass(slots=True)
+class Zombie:
+    """A process that has a successor and does not know it. `end` is done when it has ended: True if it was fenced."""
+
+    role: str
+    process: asyncio.subprocess.Process
+    end: asyncio.Task[bool]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+@dataclass(slots=True)
 class Cluster:
     """The processes of one run. `tell(text)` hears what happens to them; `arguments` go to each node.
 
-    `fired` are the kills that have been carried out in this directory. Equal ones are told apart by their number.
+    Of `faults` the cluster itself carries out those that a node has to watch for. `fired` are the ones that have been
+    carried out in this directory: equal ones are told apart by their number. `injected` says in words all that was
+    done to it. `url_files` are the files in which nodes find the broker's URL, if not in the run's own.
     """
 
     data: Path
     arguments: list[str]
-    kills: list[Kill]
+    faults: Sequence[Kill | Fault]
     server: EmbeddedServer | None
     tell: Callable[[str], None]
-    fired: list[Kill] = field(default_factory=list)
+    url_files: Mapping[str, Path] = field(default_factory=dict)
+    fired: list[Kill | Fault] = field(default_factory=list)
+    injected: list[str] = field(default_factory=list)
+    zombies_fenced: int = 0
     failure: ClusterError | None = None
-    _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
     _members: dict[str, _Member] = field(default_factory=dict)
-    _server_task: asyncio.Task[None] | None = None
-    _server_down_seconds: float = RESTART_SECONDS
-    _server_expected: bool = False
-    _server_wipe: bool = False
-    _server_restarts: int = 0
+    _zombies: list[Zombie] = field(default_factory=list)
+    _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
+    _broker: KeptBroker | None = None
+    _broker_task: asyncio.Task[None] | None = None
     _stopping: bool = False
 
     def __post_init__(self) -> None:
         self.fired = read_fired(self.data)
+        self.injected = [str(fault) for fault in self.fired]
 
     async def start(self) -> None:
         """Start the nodes, and keep everything running from now on."""
@@ -84,7 +106,8 @@ class Cluster:
             self._members[role] = member
             member.task = asyncio.create_task(self._keep(member))
         if self.server is not None:
-            self._server_task = asyncio.create_task(self._keep_server(self.server))
+            self._broker = KeptBroker(self.server, self._on_broker_end)
+            self._broker_task = asyncio.create_task(self._keep_broker(self._broker))
 
     async def until_ready(self, limit_seconds: float) -> None:
         """Wait until each node has been ready once. Raises ClusterError if one is not within the limit, or never."""
@@ -100,130 +123,157 @@ class Cluster:
             raise ClusterError(f"{role} was not ready within {limit_seconds:g} s: {self._last_error(role)}") from None
 
     def up(self, role: str) -> bool:
-        """Whether it runs, and is not about to be killed by us. One that is paused is up."""
-        if role == BROKER:
-            return not self._server_expected
-        member = self._members.get(role)
-        return member is not None and member.runs and not member.expected
+        """Whether it runs, and is not about to be killed by us. What is paused is up; so is a broker of others."""
+        if role == BROKER and self.server is None:
+            return True
+        return self.pid(role) > 0
 
-    def open_kills(self) -> list[Kill]:
-        """The kills that have not been carried out yet."""
+    def pid(self, role: str) -> int:
+        """The process of a node, or of the embedded broker, that is up; 0 if there is none."""
+        if role == BROKER:
+            return 0 if self._broker is None else self._broker.pid
+        member = self._members.get(role)
+        if member is None or member.process is None or not member.runs or member.expected:
+            return 0
+        return member.process.pid
+
+    def is_ready(self, role: str) -> bool:
+        """Whether the present life of a node works."""
+        return is_ready(self.data, role, self.pid(role))
+
+    def open_faults(self) -> list[Kill | Fault]:
+        """Those that have not been carried out yet."""
         fired = Counter(self.fired)
         left = []
-        for kill in self.kills:
-            fired[kill] -= 1
-            if fired[kill] < 0:
-                left.append(kill)
+        for fault in self.faults:
+            fired[fault] -= 1
+            if fired[fault] < 0:
+                left.append(fault)
         return left
 
     def restarts(self, role: str) -> int:
         if role == BROKER:
-            return self._server_restarts
+            return 0 if self._broker is None else self._broker.restarts
         member = self._members.get(role)
         return max(0, member.starts - 1) if member else 0
 
     # --- what can be done to them ------------------------------------------------------------------------------
 
+    def note(self, fault: Kill | Fault) -> None:
+        """Remember a fault over a resume, and say it."""
+        self.fired.append(fault)
+        with suppress(OSError):  # of a full disk the nodes will tell
+            note_fired(self.data, fault)
+        self.say(str(fault))
+
+    def say(self, text: str) -> None:
+        """Something was done to it."""
+        self.injected.append(text)
+        self.tell(text)
+
     def kill(self, kill: Kill) -> None:
         """Carry out a kill of the scenario now: its node must be up."""
-        self._note(kill)
+        self.note(kill)
         self._kill(kill.node, kill.down_seconds)
 
-    def strike(self, node: str, down_seconds: float = RESTART_SECONDS) -> bool:
+    def strike(self, node: str, down_seconds: float = RESTART_SECONDS, *, quietly: bool = False) -> bool:
         """SIGKILL a node, or the embedded broker, now; it is started again. False if there is none that is up."""
-        if not self._pid(node):
+        if not self.pid(node):
             return False
-        self.tell(f"kill {node}")
+        if not quietly:
+            self.say(f"kill {node}")
         self._kill(node, down_seconds)
         return True
 
-    def pause(self, node: str, seconds: float) -> bool:
+    def pause(self, node: str, seconds: float, *, quietly: bool = False) -> bool:
         """SIGSTOP a node, or the embedded broker, and SIGCONT after so long. False if none is up, or it is paused."""
-        pid = self._pid(node)
+        pid = self.pid(node)
         if not pid or pid in self._sleeping:
             return False
-        self.tell(f"pause {node} for {seconds:g} s")
-        self._sleeping[pid] = asyncio.get_running_loop().call_later(seconds, self._wake, pid)
+        if not quietly:
+            self.say(f"pause {node} for {seconds:g} s")
+        self._sleeping[pid] = asyncio.get_running_loop().call_later(seconds, self.wake, pid)
         os.kill(pid, signal.SIGSTOP)
         return True
 
-    def wake(self) -> None:
-        """Let go on whatever is paused."""
-        for pid in list(self._sleeping):
-            self._wake(pid)
+    def wake(self, pid: int) -> None:
+        """Let a process go on that was paused."""
+        if pid in self._sleeping:
+            self._forget_sleeper(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
-    def wipe_broker(self, down_seconds: float = WIPED_SECONDS) -> bool:
+    def wake_all(self) -> None:
+        for pid in list(self._sleeping):
+            self.wake(pid)
+
+    def wipe_broker(self, down_seconds: float = WIPED_SECONDS, *, quietly: bool = False) -> bool:
         """SIGKILL the embedded broker, delete its store while it is down, start it again. False if none is up.
 
         Streams and consumers are made anew by whoever needs them; what was on its way is asked for again.
         """
-        if not self._pid(BROKER):
+        if self._broker is None or not self.pid(BROKER):
             return False
-        self.tell("kill broker and delete its store")
-        self._server_wipe = True
-        self._kill(BROKER, down_seconds)
+        if not quietly:
+            self.say("kill broker and delete its store")
+        self._broker.kill(down_seconds, wipe=True)
         return True
+
+    def succeed(self, node: str) -> Zombie | None:
+        """Start a successor beside a node that is paused; None if none is up. From now on the successor counts.
+
+        The directory's lock does not let it in as long as the old one lives. So the lock's file is removed, which is
+        what somebody does who takes the old one for dead: what is left to protect the data is the fence.
+        """
+        member = self._members[node]
+        process = member.process
+        if process is None or not self.pid(node) or member.task is None:
+            return None
+        member.task.cancel()
+        (self.data / node / LOCK_FILE).unlink(missing_ok=True)
+        zombie = Zombie(node, process, asyncio.create_task(self._bury(node, process)))
+        self._zombies.append(zombie)
+        member.process = None
+        member.task = asyncio.create_task(self._keep(member))
+        return zombie
 
     def restart_broker(self, why: str) -> None:
         """End the embedded broker, which is up but no longer does its work, and start it again."""
-        assert self.server is not None
+        assert self._broker is not None
         self.tell(f"broker {why}; it is started again")
-        self._server_expected = True
-        self.server.kill()
+        self._broker.kill()
 
     async def stop(self) -> None:
         """Stop the nodes properly; by force if one takes too long. The broker is left to its owner."""
         self._stopping = True
-        self.wake()  # a stopped process would not hear that it is to end
-        if self._server_task is not None:
-            self._server_task.cancel()
-        for member in self._members.values():
-            if member.process is not None and member.runs:
-                with suppress(ProcessLookupError):
-                    member.process.terminate()
-        tasks = [member.task for member in self._members.values() if member.task is not None]
+        self.wake_all()  # a stopped process would not hear that it is to end
+        if self._broker_task is not None:
+            self._broker_task.cancel()
+        processes: list[tuple[str, asyncio.subprocess.Process, asyncio.Task[Any]]]
+        processes = [(zombie.role, zombie.process, zombie.end) for zombie in self._zombies]
+        processes += [(m.role, m.process, m.task) for m in self._members.values() if m.process and m.task]
+        for _, process, _ in processes:
+            _signal(process, signal.SIGTERM)
+        tasks = [task for _, _, task in processes]
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
-        for member in self._members.values():
-            if member.task in late:
-                self.tell(f"{member.role} did not stop in {STOP_SECONDS:g} s and was killed")
-                if member.process is not None:
-                    member.process.kill()
+        for role, process, task in processes:
+            if task in late:
+                self.tell(f"{role} did not stop in {STOP_SECONDS:g} s and was killed")
+                _signal(process, signal.SIGKILL)
         if late:
             await asyncio.wait(late)
 
-    def _pid(self, node: str) -> int:
-        """The process of a node, or of the embedded broker, that is up; 0 if there is none."""
-        if not self.up(node):
-            return 0
-        if node == BROKER:
-            return self._server_pid()
-        process = self._members[node].process
-        return 0 if process is None else process.pid
-
-    def _server_pid(self) -> int:
-        try:
-            return 0 if self.server is None else self.server.pid
-        except BrokerError:  # it has died, and is about to be started again
-            return 0
-
     def _kill(self, node: str, down_seconds: float) -> None:
         if node == BROKER:
-            assert self.server is not None
-            self._server_expected, self._server_down_seconds = True, down_seconds
-            self.server.kill()
+            assert self._broker is not None
+            self._broker.kill(down_seconds)
             return
         member = self._members[node]
         member.expected, member.down_seconds = True, down_seconds
         if member.process is not None:
-            with suppress(ProcessLookupError):
-                member.process.kill()
-
-    def _wake(self, pid: int) -> None:
-        self._forget_sleeper(pid)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            _signal(member.process, signal.SIGKILL)
 
     def _forget_sleeper(self, pid: int) -> None:
         """A process that has ended needs no waking, and its id may be another's by then."""
@@ -234,9 +284,9 @@ class Cluster:
 
     async def _keep(self, member: _Member) -> None:
         while not self._stopping:
-            kill = self._next_internal(member.role)
+            fault = self._next_internal(member.role)
             try:
-                await self._spawn(member, kill)
+                await self._spawn(member, fault)
             except OSError as error:
                 self.failure = ClusterError(f"{member.role} cannot be started: {error}")
                 return
@@ -245,7 +295,7 @@ class Cluster:
             self._forget_sleeper(member.process.pid)
             if self._stopping:
                 return
-            self._on_death(member, kill, status)
+            self._on_death(member, fault, status)
             if self.failure is not None:
                 return
             await asyncio.sleep(member.down_seconds)
@@ -257,24 +307,26 @@ class Cluster:
             member.was_ready = is_ready(self.data, member.role, member.process.pid)
         return member.was_ready
 
-    async def _spawn(self, member: _Member, kill: Kill | None) -> None:
+    async def _spawn(self, member: _Member, fault: Kill | Fault | None) -> None:
         command = [sys.executable, str(RUN_SIM), "serve", member.role, "--data", str(self.data), "--with-parent"]
         command += self.arguments
-        if kill is not None:
-            command += ["--kill", to_text(kill)]
+        if member.role in self.url_files:
+            command += ["--url-file", str(self.url_files[member.role])]
+        if fault is not None:
+            command += ["--kill", to_text(fault)]
         ready_path(self.data, member.role).unlink(missing_ok=True)
-        with (self.data / "logs" / f"{member.role}.stderr").open("ab") as errors:
+        with self._errors_path(member.role).open("ab") as errors:
             member.process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.PIPE, stdout=errors, stderr=errors
             )
         member.starts += 1
 
-    def _on_death(self, member: _Member, kill: Kill | None, status: int) -> None:
+    def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
-        if kill is not None and read_fired(self.data).count(kill) > self.fired.count(kill):
-            self.fired.append(kill)
-            member.down_seconds, member.expected = kill.down_seconds, True
-            self.tell(f"{kill}")
+        if fault is not None and read_fired(self.data).count(fault) > self.fired.count(fault):
+            self.fired.append(fault)
+            member.down_seconds, member.expected = down_seconds_of(fault), True
+            self.say(str(fault))
         elif not member.expected and status != NOT_YET:
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
@@ -286,42 +338,42 @@ class Cluster:
         if status == 2 or member.failed_starts >= _most_failed_starts(status):
             self.failure = ClusterError(f"{member.role} does not start: {self._last_error(member.role)}")
 
-    def _next_internal(self, role: str) -> Kill | None:
-        """The next kill that a node has to watch for itself, in the order of the scenario."""
-        return next((kill for kill in self.open_kills() if kill.node == role and kill.is_internal), None)
+    async def _bury(self, role: str, process: asyncio.subprocess.Process) -> bool:
+        """Wait for the end of a zombie. True if it has found itself fenced."""
+        path = self._errors_path(role)
+        said_before = path.read_text(errors="replace").count(OVERTAKEN)
+        await process.wait()
+        self._forget_sleeper(process.pid)
+        if path.read_text(errors="replace").count(OVERTAKEN) == said_before:
+            return False
+        self.zombies_fenced += 1
+        self.tell(f"{role} that was overtaken found itself fenced, and stopped")
+        return True
+
+    def _next_internal(self, role: str) -> Kill | Fault | None:
+        """The next fault that a node has to watch for itself, in the order of the plan."""
+        return next((fault for fault in self.open_faults() if node_of(fault) == role and is_internal(fault)), None)
+
+    def _errors_path(self, role: str) -> Path:
+        return self.data / "logs" / f"{role}.stderr"
 
     def _last_error(self, role: str) -> str:
-        path = self.data / "logs" / f"{role}.stderr"
+        path = self._errors_path(role)
         lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
         return f"{lines[-1].removeprefix('sagasim: ')} (see {path})" if lines else "it says nothing"
 
     # --- the broker ------------------------------------------------------------------------------------------
 
-    async def _keep_server(self, server: EmbeddedServer) -> None:
-        while True:
-            pid = self._server_pid()
-            status = await server.wait()
-            self._forget_sleeper(pid)
-            if not self._server_expected:
-                self.tell(f"broker died by {'signal' if status < 0 else 'status'} {abs(status)}; it is started again")
-            await asyncio.sleep(self._server_down_seconds)
-            try:
-                if self._server_wipe:
-                    server.wipe()
-                await start_server(server)
-            except (BrokerError, OSError) as error:
-                self.failure = ClusterError(f"the broker cannot be started again: {error}")
-                return
-            self._server_restarts += 1
-            self._server_expected, self._server_down_seconds = False, RESTART_SECONDS
-            self._server_wipe = False
+    async def _keep_broker(self, broker: KeptBroker) -> None:
+        try:
+            await broker.keep()
+        except (BrokerError, OSError) as error:
+            self.failure = ClusterError(f"the broker cannot be started again: {error}")
 
-    def _note(self, kill: Kill) -> None:
-        """Remember a kill over a resume, and say it."""
-        self.fired.append(kill)
-        with suppress(OSError), (self.data / FIRED_FILE).open("a") as fired:  # of a full disk the nodes will tell
-            fired.write(to_text(kill) + "\n")
-        self.tell(str(kill))
+    def _on_broker_end(self, pid: int, status: int | None) -> None:
+        self._forget_sleeper(pid)
+        if status is not None:
+            self.tell(f"broker died by {'signal' if status < 0 else 'status'} {abs(status)}; it is started again")
 
 
 def _most_failed_starts(status: int) -> int:
@@ -329,25 +381,7 @@ def _most_failed_starts(status: int) -> int:
     return MAX_DEATHS_AT_START if status > 0 and status != NOT_YET else MAX_FAILED_STARTS
 
 
-async def start_server(server: EmbeddedServer) -> None:
-    """Start the broker, again if it dies meanwhile: it may be killed then, too. Raises BrokerError or OSError."""
-    for left in reversed(range(MAX_SERVER_STARTS)):
-        try:
-            await server.start()
-            return
-        except (BrokerError, OSError):
-            if not left:
-                raise
-            await asyncio.sleep(RESTART_SECONDS)
-
-
-def read_fired(data: Path) -> list[Kill]:
-    """The kills that have been carried out in this directory so far."""
-    path = data / FIRED_FILE
-    if not path.exists():
-        return []
-    fired = []
-    for line in path.read_text(errors="replace").splitlines():
-        with suppress(ValueError, TypeError):  # the last line may be cut short by a crash of the machine
-            fired.append(from_text(line))
-    return fired
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)

@@ -79,6 +79,9 @@ def _check_services(scenario: Scenario) -> None:
         raise ScenarioError(f"domain {domain.name!r}: two services have the same name")
     for name in scenario.conducts:
         _service(tables, name, "a conduct")
+    for fault in scenario.others:
+        if fault.service:
+            _service(tables, fault.service, "a fault")
     if domain.entry_action not in _service(tables, domain.entry_service, "the entry").actions:
         raise ScenarioError(f"service {domain.entry_service!r} has no action {domain.entry_action!r}: the entry")
     for saga in domain.sagas.values():

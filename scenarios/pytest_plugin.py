@@ -139,7 +139,7 @@ def chaos_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def chaos_result(request: pytest.FixtureRequest, chaos_seed: int) -> "SimResult":
     """What the marked scenario came to in this life. Unless all is well the test fails before its first line."""
-    from scenarios.simulation.drawing import draw_plan
+    from scenarios.chaos.drawing import draw_plan
     from scenarios.simulation.quiet import quiet
     from scenarios.simulation.simulate import simulate
 

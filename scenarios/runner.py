@@ -17,14 +17,16 @@ from broker.server import EmbeddedServer
 from broker.subjects import STREAMS
 from persistence.errors import StorageError
 from scenarios import logs
-from scenarios.cluster import Cluster, start_server
+from scenarios.chaos.plan import FaultPlan, own_plan
+from scenarios.cluster import Cluster
 from scenarios.cockpit.helm import Helm
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
+from scenarios.kept_broker import start_server
 from scenarios.load import Load, check_load
 from scenarios.plain import again
 from scenarios.probing import unstored
-from scenarios.scenario import BROKER, NODES, Result, Scenario, ScenarioError
+from scenarios.scenario import BROKER, NODES, Kill, Result, Scenario, ScenarioError
 from scenarios.serving import Access
 from scenarios.view import RunView
 from scenarios.watching import Stores, watch_broker
@@ -67,6 +69,7 @@ class Run:
         self._stores = Stores(scenario, options.data)
         self._next_look_at = 0.0
         self.cluster: Cluster | None = None  # until the run has begun
+        self.plan = FaultPlan(options.orders, options.concurrency)  # until it is prepared
         self.view = RunView(
             scenario.name,
             scenario.story,
@@ -94,6 +97,7 @@ class Run:
         directory = HeldDirectory.take(options.data, wanted, [name for name in given if given[name]])
         self._directory, about = directory, directory.about
         self._options = options = replace(options, seed=about.seed, orders=about.orders, sequential=about.sequential)
+        self.plan = own_plan(scenario, options.orders, options.concurrency, sequential=options.sequential)
         self.view.seed, self.view.orders = options.seed, options.orders
         self.view.again = again(
             options.reference,
@@ -122,7 +126,7 @@ class Run:
             await self._check_leftovers(client, directory.resumed)
             stack.callback(self._stores.close)
             arguments = ["--scenario", options.reference, *options.node_arguments]
-            cluster = Cluster(options.data, arguments, list(self._scenario.faults), server, self._heard_of_fault)
+            cluster = Cluster(options.data, arguments, self._scenario.faults, server, self._heard_of_fault)
             self.cluster = cluster
             stack.push_async_callback(cluster.stop)
             directory.begun = True
@@ -148,7 +152,7 @@ class Run:
 
     def _check(self) -> None:
         options, scenario = self._options, self._scenario
-        if options.access is not None and any(kill.node == BROKER for kill in scenario.faults):
+        if options.access is not None and any(kill.node == BROKER for kill in scenario.kills):
             raise ScenarioError(
                 f"scenario {scenario.name!r} kills the broker, and only an embedded one may be killed:"
                 " run it without --nats"
@@ -233,7 +237,9 @@ class Run:
         """Carry out the kills that are due and that no node watches for itself; True if one waits for its node."""
         elapsed = asyncio.get_running_loop().time() - load.begun_at
         waits = False
-        for kill in cluster.open_kills():
+        for kill in cluster.open_faults():
+            if not isinstance(kill, Kill):
+                continue
             by_time = kill.at_seconds is not None and elapsed >= kill.at_seconds
             by_count = kill.after_requests is not None and len(load.ended) >= kill.after_requests
             if not by_time and not by_count:
@@ -288,7 +294,7 @@ class Run:
         dead_letters = 0
         with suppress(BrokerError):
             dead_letters = await client.stream_messages("SAGA_DEAD")
-        evidence = Evidence(self._stores, load, now, cluster.fired, cluster.open_kills(), dead_letters, complaint)
+        evidence = Evidence(self._stores, load, now, self.plan, cluster.injected, dead_letters, complaint)
         result, self.view.books = await asyncio.to_thread(judge, self._scenario, self._options.seed, evidence)
         result.faults_injected += self.helm.done
         self.view.counters = result.counters

@@ -1,7 +1,6 @@
 """What a scenario is: data. A domain, a load, faults and expectations; the same for every way of running it."""
 
 import enum
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,32 +10,20 @@ from actors.definition import Saga
 from actors.handlers import ServiceHandlers
 from broker.subjects import check_token
 from persistence.transaction import Transaction
+from scenarios.chaos.faults import Fault as Fault
+from scenarios.chaos.kill import Kill as Kill
+from scenarios.demand import ScenarioError as ScenarioError
+from scenarios.demand import demand, is_count, is_time
+from scenarios.places import BOUNDARIES as BOUNDARIES
+from scenarios.places import BROKER as BROKER
+from scenarios.places import COORDINATOR as COORDINATOR
+from scenarios.places import NODES as NODES
+from scenarios.places import SERVICES as SERVICES
 
-COORDINATOR, SERVICES, BROKER = "coordinator", "services", "broker"
-NODES = (COORDINATOR, SERVICES, BROKER)
 COORDINATOR_NAME = "main"
 """The coordinator's subject token in every scenario."""
 PLACE = "place"
 """The step name under which a request stands in the entry service's ledger."""
-BOUNDARIES = ("commit.before", "commit.after", "publish.before", "publish.after", "ack.before", "ack.after")
-
-
-class ScenarioError(ValueError):
-    """A scenario cannot be right, or there is none of that name; one clear line."""
-
-
-def _demand(holds: bool, words: str) -> None:
-    if not holds:
-        raise ScenarioError(words)
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def is_time(value: object) -> bool:
-    """Whether it is a number of seconds: finite, and not negative."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 class Fate(enum.Enum):
@@ -80,8 +67,8 @@ class Conduct:
     faulty_attempts: int = 0
 
     def __post_init__(self) -> None:
-        _demand(is_time(self.slow_seconds), f"slow_seconds must be a time of 0 or more, not {self.slow_seconds!r}")
-        _demand(_is_count(self.faulty_attempts, 0), f"faulty_attempts cannot be {self.faulty_attempts!r}")
+        demand(is_time(self.slow_seconds), f"slow_seconds must be a time of 0 or more, not {self.slow_seconds!r}")
+        demand(is_count(self.faulty_attempts, 0), f"faulty_attempts cannot be {self.faulty_attempts!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +90,13 @@ class Domain:
 
     def __post_init__(self) -> None:
         where = f"domain {self.name!r}"
-        _demand(
+        demand(
             isinstance(self.sagas, Mapping) and bool(self.sagas), f"{where}: sagas must be a mapping, and not empty"
         )
         for name, saga in self.sagas.items():
-            _demand(isinstance(saga, Saga), f"{where}: saga {name!r} is a {type(saga).__name__}, not a Saga")
+            demand(isinstance(saga, Saga), f"{where}: saga {name!r} is a {type(saga).__name__}, not a Saga")
         for name in ("services", "audit", "status"):
-            _demand(callable(getattr(self, name)), f"{where}: {name} must be a function")
+            demand(callable(getattr(self, name)), f"{where}: {name} must be a function")
         _check_token(f"{where}: entry_service", self.entry_service)
         _check_token(f"{where}: entry_action", self.entry_action)
 
@@ -120,75 +107,11 @@ class Domain:
 
 
 def _check_token(what: str, value: object) -> None:
-    _demand(isinstance(value, str), f"{what} must be text, not {value!r}")
+    demand(isinstance(value, str), f"{what} must be text, not {value!r}")
     try:
         check_token(what, str(value))
     except ValueError as error:
         raise ScenarioError(str(error)) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """SIGKILL a node once, when the first of its conditions holds; start it again after `down_seconds`.
-
-    `at_seconds` counts from the first request, `after_requests` the requests ended by then, `after_transitions` the
-    sagas' transitions that this node has committed. Or at a `boundary`, of the `occurrence`-th saga to pass it
-    there with a command for `step` (any command if empty). The broker has no boundaries and no transitions.
-
-    A node watches for one kill at a time, in the scenario's order, and each of its lives counts `after_transitions`
-    and `occurrence` from 0: of two kills of a node the second counts from where the first has left off.
-    """
-
-    node: str
-    at_seconds: float | None = None
-    after_requests: int | None = None
-    after_transitions: int | None = None
-    boundary: str | None = None
-    step: str = ""
-    occurrence: int = 1
-    down_seconds: float = 0.3
-
-    def __post_init__(self) -> None:
-        self._check_fields()
-        if self.node not in NODES:
-            raise ScenarioError(f"there is no node {self.node!r} to kill; there are {', '.join(NODES)}")
-        if self.boundary is not None and self.boundary not in BOUNDARIES:
-            raise ScenarioError(f"there is no boundary {self.boundary!r}; there are {', '.join(BOUNDARIES)}")
-        conditions = (self.at_seconds, self.after_requests, self.after_transitions, self.boundary)
-        if sum(condition is not None for condition in conditions) != 1:
-            raise ScenarioError("a kill needs one of at_seconds, after_requests, after_transitions and boundary")
-        if self.node == BROKER and self.is_internal:
-            raise ScenarioError("the broker can be killed at_seconds or after_requests, not at a boundary")
-
-    def _check_fields(self) -> None:
-        for name in ("at_seconds", "down_seconds"):
-            value = getattr(self, name)
-            fits = is_time(value) or (value is None and name == "at_seconds")
-            _demand(fits, f"a kill's {name} must be a time of 0 or more, not {value!r}")
-        for name, least in (("after_requests", 0), ("after_transitions", 0), ("occurrence", 1)):
-            value = getattr(self, name)
-            fits = _is_count(value, least) or (value is None and name != "occurrence")
-            _demand(fits, f"a kill's {name} must be a whole number of {least} or more, not {value!r}")
-        _demand(isinstance(self.step, str), f"a kill's step must be text, not {self.step!r}")
-        at_boundary = self.boundary is not None
-        _demand(
-            at_boundary or (self.step, self.occurrence) == ("", 1), "a kill's step and occurrence go with a boundary"
-        )
-
-    @property
-    def is_internal(self) -> bool:
-        """Whether the node itself has to watch for its condition."""
-        return self.boundary is not None or self.after_transitions is not None
-
-    def __str__(self) -> str:
-        if self.at_seconds is not None:
-            return f"kill {self.node} after {self.at_seconds:g} s"
-        if self.after_requests is not None:
-            return f"kill {self.node} after {self.after_requests} requests"
-        if self.after_transitions is not None:
-            return f"kill {self.node} after {self.after_transitions} transitions"
-        what = f"{self.step} of saga {self.occurrence}" if self.step else f"saga {self.occurrence}"
-        return f"kill {self.node} at {self.boundary}, {what}"
 
 
 @dataclass(slots=True)
@@ -207,6 +130,7 @@ class Result:
     duplicate_effects: int = 0
     violations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
     faults_injected: list[str] = field(default_factory=list)
     dead_letters: int = 0
     elapsed_seconds: float = 0.0
@@ -245,7 +169,7 @@ class Scenario:
     load: Callable[[Random, int], Request]
     orders: int = 200
     concurrency: int = 50
-    faults: tuple[Kill, ...] = ()
+    faults: tuple[Kill | Fault, ...] = ()
     conducts: Mapping[str, Conduct] = field(default_factory=dict)
     duplicates: int = 1
     expectations: tuple[Expectation, ...] = ()
@@ -254,13 +178,13 @@ class Scenario:
     def __post_init__(self) -> None:
         _check_token("a scenario's name", self.name)
         where = f"scenario {self.name!r}"
-        _demand(isinstance(self.story, str), f"{where}: story must be text (has the file a docstring?)")
-        _demand(isinstance(self.domain, Domain), f"{where}: domain must be a Domain, not {self.domain!r}")
-        _demand(callable(self.load), f"{where}: load must be a function, not {self.load!r}")
+        demand(isinstance(self.story, str), f"{where}: story must be text (has the file a docstring?)")
+        demand(isinstance(self.domain, Domain), f"{where}: domain must be a Domain, not {self.domain!r}")
+        demand(callable(self.load), f"{where}: load must be a function, not {self.load!r}")
         for name in ("orders", "concurrency", "duplicates"):
             value = getattr(self, name)
-            _demand(_is_count(value, 1), f"{where}: {name} must be a whole number of 1 or more, not {value!r}")
-        _demand(
+            demand(is_count(value, 1), f"{where}: {name} must be a whole number of 1 or more, not {value!r}")
+        demand(
             is_time(self.stall_seconds) and self.stall_seconds > 0,
             f"{where}: stall_seconds must be more than 0, not {self.stall_seconds!r}",
         )
@@ -270,22 +194,34 @@ class Scenario:
         """The parts that are collections, and the steps that kills name."""
         for name in ("faults", "expectations"):
             parts = getattr(self, name)
-            _demand(isinstance(parts, tuple), f"{where}: {name} must be a tuple, not a {type(parts).__name__}")
-        for kill in self.faults:
-            _demand(isinstance(kill, Kill), f"{where}: faults must be Kills, not {kill!r}")
-            known = {"", PLACE, *self.domain.steps}
-            _demand(kill.step in known, f"{where}: there is no step {kill.step!r} to kill at")
+            demand(isinstance(parts, tuple), f"{where}: {name} must be a tuple, not a {type(parts).__name__}")
+        for fault in self.faults:
+            demand(isinstance(fault, Kill | Fault), f"{where}: faults must be Kills and Faults, not {fault!r}")
+            if isinstance(fault, Kill):
+                known = {"", PLACE, *self.domain.steps}
+                demand(fault.step in known, f"{where}: there is no step {fault.step!r} to kill at")
+            else:
+                fault.check_target(where, self.domain.steps)
         for expectation in self.expectations:
-            _demand(callable(expectation), f"{where}: expectations must be functions, not {expectation!r}")
-        _demand(isinstance(self.conducts, Mapping), f"{where}: conducts must be a mapping from services to Conducts")
+            demand(callable(expectation), f"{where}: expectations must be functions, not {expectation!r}")
+        demand(isinstance(self.conducts, Mapping), f"{where}: conducts must be a mapping from services to Conducts")
         for service, conduct in self.conducts.items():
-            _demand(isinstance(conduct, Conduct), f"{where}: the conduct of {service!r} must be a Conduct")
+            demand(isinstance(conduct, Conduct), f"{where}: the conduct of {service!r} must be a Conduct")
+
+    @property
+    def kills(self) -> tuple[Kill, ...]:
+        return tuple(fault for fault in self.faults if isinstance(fault, Kill))
+
+    @property
+    def others(self) -> tuple[Fault, ...]:
+        """Its faults that are no kills."""
+        return tuple(fault for fault in self.faults if isinstance(fault, Fault))
 
     @property
     def sequential_saga(self) -> str:
         """The name of the saga that takes one step after another. Raises ScenarioError if there is none."""
         name = f"{next(iter(self.domain.sagas))}-sequential"
-        _demand(name in self.domain.sagas, f"scenario {self.name!r} has no saga {name!r} for --sequential")
+        demand(name in self.domain.sagas, f"scenario {self.name!r} has no saga {name!r} for --sequential")
         return name
 
 

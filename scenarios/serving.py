@@ -24,9 +24,9 @@ from broker.port import Broker
 from broker.receipt import Probe
 from persistence.environment import Environment
 from persistence.group_commit import CommitThread, GroupCommit
+from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
-from scenarios.faults import CrashPoint, die
-from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Kill, Scenario
+from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Fault, Kill, Scenario
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
@@ -74,13 +74,13 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What one node is to do: `role` is coordinator or services, `data` the run's directory."""
+    """What one node is to do: `role` is coordinator or services, `data` the run's directory. It crashes at `kill`."""
 
     role: str
     data: Path
     access: Access
     scenario: Scenario
-    kill: Kill | None = None
+    kill: Kill | Fault | None = None
     with_parent: bool = False  # stop when standard input ends
     sync: bool = True
     limits: Limits = field(default_factory=Limits)
@@ -233,7 +233,7 @@ def _write_stats(serving: Serving, node: Node) -> None:
     directory = serving.data / serving.role
     figures = dict(node.counters) | {"commits": node.committer.commits, "works": node.committer.works}
     target = directory / f"stats-{node.environment.epoch}.json"
-    partial = directory / "stats.partial"
+    partial = target.with_suffix(".partial")  # a name of its own: a zombie and its successor both write
     with suppress(OSError):  # a full disk is the store's to report
         partial.write_text(json.dumps(figures))
         partial.replace(target)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from scenarios.faults import CrashPoint
+from scenarios.chaos.crash_point import CrashPoint
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.plan import FaultPlan
 from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, SERVICES, Kill
 from scenarios.simulation.loop import NodeCrashed
-from scenarios.simulation.plan import Fault, FaultPlan
 
 Crashed = Callable[[str, float, str], None]
 """Hears which node has crashed, for how long it is to be down, and the fault in words."""

@@ -1,19 +1,19 @@
 """What the command line's words `explore`, `replay` and `run --mode sim` do. Each returns the exit status."""
 
 import gc
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scenarios import library
-from scenarios.judging import hold_to
+from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.faults import SIM
+from scenarios.chaos.plan import FaultPlan, sequential_of
+from scenarios.judging import hold_to, never_came
 from scenarios.plain import latencies, tally
-from scenarios.scenario import Kill, Scenario, ScenarioError
-from scenarios.simulation.drawing import draw_plan
+from scenarios.scenario import Scenario, ScenarioError
 from scenarios.simulation.explore import Batch, explore, summary, verdict
 from scenarios.simulation.failure import read_failure
-from scenarios.simulation.plan import FaultPlan, sequential_of
 from scenarios.simulation.progress import Tell, progress
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
@@ -22,20 +22,20 @@ from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
 
 
-def run_simulated(
-    scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool, tell: Tell
-) -> SimResult:
-    """Run a scenario in virtual time, with its own faults and no others, and hold it to its expectations.
+def run_simulated(scenario: Scenario, seed: int, plan: FaultPlan, *, tell: Tell) -> SimResult:
+    """Run a scenario in virtual time, with the faults of a plan, and hold it to its expectations.
 
     Raises ScenarioError.
     """
-    if sequential and sequential_of(scenario.domain) is None:
+    if plan.sequential and sequential_of(scenario.domain) is None:
         raise ScenarioError(f"scenario {scenario.name!r} has no saga that takes its steps one by one")
-    plan = FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.faults)
-    tell(f"{scenario.name}: {orders} orders, seed {seed}, mode sim")
+    tell(f"{scenario.name}: {plan.orders} orders, seed {seed}, mode sim")
+    for line in plan.fault_lines(SIM):
+        tell(f"plan: {line}")
     with quiet(), _few_collections():
         result = simulate(scenario, seed, plan)
-    hold_to(scenario, result, _unfired(scenario, result))
+    missed = never_came([*plan.kills, *plan.faults], result.faults_injected, SIM)
+    hold_to(scenario, result, missed, with_drawn=plan.is_drawn(scenario))
     return result
 
 
@@ -50,17 +50,6 @@ def _few_collections() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
-
-
-def _unfired(scenario: Scenario, result: SimResult) -> list[Kill]:
-    """The scenario's faults that never came; of equal ones each must have."""
-    came = Counter(result.faults_injected)
-    left = []
-    for kill in scenario.faults:
-        came[str(kill)] -= 1
-        if came[str(kill)] < 0:
-            left.append(kill)
-    return left
 
 
 def summary_of_run(result: SimResult, again: str) -> list[str]:

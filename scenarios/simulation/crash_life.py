@@ -13,6 +13,7 @@ from actors.state import Notice, Phase, Status, Verb
 from broker import codec
 from broker.receipt import Probe
 from persistence import snapshots
+from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_paths import Case, laid_over
 from scenarios.simulation.disk import scratch_directory
@@ -22,7 +23,6 @@ from scenarios.simulation.node import SimulatedNode
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.tap import Watcher, messages_of
 from scenarios.simulation.trace import Trace
-from scenarios.simulation.trouble import Troubles
 from scenarios.simulation.world import SimulatedWorld
 
 SEED: Final = 1

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from scenarios import library
+from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.plan import FaultPlan
 from scenarios.scenario import Scenario
 from scenarios.simulation.disk import adopt_scratch, shared_scratch
-from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.failure import Failure
-from scenarios.simulation.plan import FaultPlan
 from scenarios.simulation.progress import Progress, Tell
 from scenarios.simulation.result import SOMETIMES, SimResult
 from scenarios.simulation.shrink import MAX_ATTEMPTS, kind_of, shrink

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from scenarios import library
+from scenarios.chaos.plan import FaultPlan, plan_from_data
 from scenarios.scenario import ScenarioError
-from scenarios.simulation.plan import FaultPlan, plan_from_data
 from scenarios.simulation.result import SimResult
 from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening

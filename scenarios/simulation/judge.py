@@ -12,10 +12,10 @@ from broker.codec import unpack
 from persistence import journal, snapshots
 from persistence.errors import FencedError
 from persistence.transaction import Transaction
+from scenarios.chaos.trouble import EFFECTS
 from scenarios.simulation.history import check_effects, check_history
 from scenarios.simulation.node import SimulatedNode
 from scenarios.simulation.tap import Watcher
-from scenarios.simulation.trouble import EFFECTS
 from scenarios.simulation.world import SimulatedWorld
 from scenarios.view import park_reason
 

@@ -1,39 +1,19 @@
 """What a plan makes of its scenario: services that can be troubled, sagas of another temper, cancels in the load."""
 
 from dataclasses import replace
-from functools import partial
-from random import Random
-from typing import Any
 
 from actors.definition import Retry, Saga, Siblings
-from actors.handlers import ServiceHandlers
-from scenarios.scenario import Fate, Request, Scenario
-from scenarios.simulation.plan import FaultPlan
-from scenarios.simulation.trouble import Troubles
+from scenarios.chaos.cancelling import with_cancels
+from scenarios.chaos.plan import FaultPlan
+from scenarios.chaos.trouble import Troubles
+from scenarios.scenario import Scenario
 
 
 def prepared(scenario: Scenario, plan: FaultPlan, troubles: Troubles) -> Scenario:
     """The scenario as a life of this plan lives it."""
-    domain = scenario.domain
-
-    def services(conducts: Any) -> list[ServiceHandlers]:
-        return [troubles.wrap(service) for service in domain.services(conducts)]
-
-    sagas = {name: _tempered(saga, plan) for name, saga in domain.sagas.items()}
-    cancels = {fault.count: fault.value for fault in plan.faults if fault.kind == "cancel"}
-    return replace(
-        scenario,
-        domain=replace(domain, services=services, sagas=sagas),
-        load=partial(_cancelled, scenario, cancels) if cancels else scenario.load,
-    )
-
-
-def _cancelled(scenario: Scenario, cancels: dict[int, float], random: Random, number: int) -> Request:
-    request = scenario.load(random, number)
-    if number not in cancels:
-        return request
-    fate = Fate.EITHER if request.fate is Fate.COMPLETED else request.fate
-    return replace(request, fate=fate, cancel_after_seconds=cancels[number])
+    sagas = {name: _tempered(saga, plan) for name, saga in scenario.domain.sagas.items()}
+    domain = replace(troubles.applied_to(scenario.domain), sagas=sagas)
+    return replace(with_cancels(scenario, plan.faults), domain=domain)
 
 
 def _tempered(saga: Saga, plan: FaultPlan) -> Saga:

@@ -29,7 +29,6 @@ class SimResult(Result):
 
     trace_sha256: str = ""
     seen: dict[str, int] = field(default_factory=dict)
-    plan: list[str] = field(default_factory=list)
     steps: int = 0
     wall_seconds: float = 0.0
     last_lines: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from scenarios.simulation.plan import FaultPlan
+from scenarios.chaos.plan import FaultPlan
 
 MAX_ATTEMPTS = 200
 _CHANCES = ("swallow", "starts", "throws", "refuses")  # kinds whose value is a probability

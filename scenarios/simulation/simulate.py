@@ -11,17 +11,17 @@ from random import Random
 
 from actors.record import SnapshotError
 from persistence.errors import StorageError
-from scenarios.scenario import Fate, Findings, Scenario, ScenarioError
+from scenarios.chaos.plan import FaultPlan, sequential_of
+from scenarios.chaos.trouble import Troubles
+from scenarios.scenario import Findings, Scenario, ScenarioError
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.judge import Judgement, judge_nodes, judge_sagas, parked_sagas, waiting_in_words
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
-from scenarios.simulation.plan import FaultPlan, sequential_of
 from scenarios.simulation.prepared import prepared
 from scenarios.simulation.result import SimResult, reachable
 from scenarios.simulation.strikes import Strikes
 from scenarios.simulation.tap import Watcher
 from scenarios.simulation.trace import Happening, Trace
-from scenarios.simulation.trouble import Troubles
 from scenarios.simulation.world import SimulatedWorld
 from scenarios.view import percentiles_ms
 
@@ -165,7 +165,7 @@ class _Life:
             self.violations.append(f"the stores cannot be judged: {error}")
         self.violations += [*sagas.violations, *nodes.violations, *self._dead_letters()]
         self.violations += [text for text in findings.violations if not any(saga_id in text for saga_id in parked)]
-        self.violations += filter(self._is_wrong, self.world.load.wrong_ends()) if at_rest else ()
+        self.violations += self.world.load.wrong_ends(patient=self.plan.patient) if at_rest else ()
         return self._result(findings, len(parked), sagas.seen + nodes.seen, sagas.definitions)
 
     def _result(self, findings: Findings, parked: int, seen: Counter[str], definitions: set[str]) -> SimResult:
@@ -201,16 +201,9 @@ class _Life:
             verdict="failed" if bad else "passed",
         )  # fmt: skip
 
-    def _is_wrong(self, words: str) -> bool:
-        """Whether a request that ended otherwise must not have: where faults may turn one back, it may."""
-        return self.plan.patient or not words.endswith(_TURNED_BACK)
-
     def _dead_letters(self) -> list[str]:
         # A zombie that is not fenced yet takes what its successor is answered for impossible.
         letters = sum(node.counters["dead_letters"] for node in self.world.nodes)
-        if not letters or self.strikes.conflicting_starts:
+        if not letters or self.strikes.strange_messages:
             return []
         return [f"{letters} dead letters, and nobody has sent anything that could be one"]
-
-
-_TURNED_BACK = f"ended {Fate.COMPENSATED.value}; it must be {Fate.COMPLETED.value}"

@@ -6,13 +6,16 @@ from dataclasses import fields
 from actors.messages import StartSaga
 from broker.receipt import Probe
 from broker.simulated import Faults
+from scenarios.chaos.faults import ACCIDENTS, KINDS, SIM, STANDING, Fault
+from scenarios.chaos.moods import MOOD_OF
+from scenarios.chaos.plan import FaultPlan
+from scenarios.chaos.strangers import Meddler, nonsense
+from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Kill
 from scenarios.simulation.ambush import Ambush
 from scenarios.simulation.node import SimulatedNode
-from scenarios.simulation.outside import Meddler, Operator
-from scenarios.simulation.plan import ACCIDENTS, Fault, FaultPlan
+from scenarios.simulation.outside import Operator
 from scenarios.simulation.trace import Trace
-from scenarios.simulation.trouble import Mood, Troubles
 from scenarios.simulation.world import SimulatedWorld
 
 LOOK_SECONDS = 0.01  # how often a kill that counts requests is asked whether it is due
@@ -27,7 +30,7 @@ class Strikes:
 
     def __init__(self, plan: FaultPlan, trace: Trace, troubles: Troubles) -> None:
         self.injected: list[str] = []
-        self.conflicting_starts = 0  # each becomes a dead letter
+        self.strange_messages = 0  # of strangers: each becomes a dead letter
         self.meddler = Meddler(plan.faults, troubles.happens, self._start_again)
         self._plan = plan
         self._trace = trace
@@ -53,7 +56,7 @@ class Strikes:
         self._world = world
         self._operator = Operator(world)
         for fault in self._plan.faults:
-            if fault.kind in _STRIKES:
+            if fault.kind in _STRIKES and not fault.why_not(SIM):
                 world.loop.call_later(fault.at_seconds, self._strike, fault)
         if self._kills:
             world.loop.call_later(LOOK_SECONDS, self._look)
@@ -84,7 +87,9 @@ class Strikes:
     @property
     def pending(self) -> bool:
         """Whether a fault is still to come, by the clock."""
-        return not self._healed and self.world.loop.time() < max(map(_end, self._plan.faults), default=0.0)
+        return not self._healed and self.world.loop.time() < max(
+            (fault.ends_at for fault in self._plan.faults if not fault.why_not(SIM)), default=0.0
+        )
 
     # --- one kind after another ------------------------------------------------------------------------------
 
@@ -135,8 +140,12 @@ class Strikes:
         for node in self._nodes(fault.target):
             assert node.client is not None
             name, broker = node.client.name, self.world.broker
-            broker.partition(name, to_server=fault.detail != "in", to_client=fault.detail != "out")
-            self._later(fault.seconds, broker.heal, name)
+            if fault.detail in ("cut", "reset"):
+                broker.disconnect(name)
+                self._later(fault.seconds, broker.reconnect, name)
+            else:
+                broker.partition(name, to_server=fault.detail != "in", to_client=fault.detail != "out")
+                self._later(fault.seconds, broker.heal, name)
 
     def _pause(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):
@@ -170,8 +179,16 @@ class Strikes:
 
     def _mood(self, fault: Fault) -> None:
         mood = self._troubles.mood(fault.target)
-        setattr(mood, _MOODS[fault.kind], fault.value)
-        self._later(fault.seconds, setattr, mood, _MOODS[fault.kind], 0.0)
+        setattr(mood, MOOD_OF[fault.kind], fault.value)
+        self._later(fault.seconds, setattr, mood, MOOD_OF[fault.kind], 0.0)
+
+    def _garbage(self, fault: Fault) -> None:
+        for i in range(int(fault.seconds * fault.value)):
+            self._later(i / fault.value, self._talk_nonsense)
+
+    def _talk_nonsense(self) -> None:
+        self.strange_messages += 1
+        self.operator.say(*nonsense(self.world.random, self.world.scenario.domain))
 
     def _clock(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):
@@ -179,7 +196,7 @@ class Strikes:
             node.node.wall_offset_seconds += fault.value
 
     def _start_again(self, start: StartSaga, conflicting: bool) -> None:
-        self.conflicting_starts += conflicting
+        self.strange_messages += conflicting
         self._tell(f"starts {start.saga_id} again, {'conflicting' if conflicting else 'the same'}")
         self.operator.start_again(start, conflicting=conflicting)
 
@@ -246,11 +263,6 @@ class Strikes:
         return True
 
 
-def _end(fault: Fault) -> float:
-    return fault.at_seconds + fault.seconds if fault.kind in _STRIKES else 0.0
-
-
-_MOODS = {"throws": "throws", "refuses": "refuses", "slow": "slow_seconds"}
 _STRIKES: dict[str, Callable[[Strikes, Fault], None]] = {
     "messages": Strikes._messages,
     "delay": Strikes._delay,
@@ -263,8 +275,9 @@ _STRIKES: dict[str, Callable[[Strikes, Fault], None]] = {
     "throws": Strikes._mood,
     "refuses": Strikes._mood,
     "slow": Strikes._mood,
+    "garbage": Strikes._garbage,
     "clock": Strikes._clock,
 }
 
-assert {field.name for field in fields(Mood)} == set(_MOODS.values())
 assert {field.name for field in fields(Faults)} >= set(ACCIDENTS)
+assert KINDS.keys() == _STRIKES.keys() | {*STANDING, "boundary", "narrow"}

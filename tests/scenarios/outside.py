@@ -40,17 +40,33 @@ class Outside:
 
 
 def start(binary: Path, home: Path, access: str) -> Outside:
-    """Start a server that asks for `access`: a password, tls (and a password), or creds."""
+    """Start a server with JetStream that asks for `access`: a password, tls (and a password), or creds."""
+    port = _unused_port()
+    words, arguments = _ACCESS[access](home, port)
+    jetstream = f'jetstream {{\n  store_dir: "{home / "outside"}"\n}}\n'
+    return Outside(_start(binary, home, port, jetstream + words), arguments)
+
+
+def start_with(home: Path, words: str) -> tuple[Outside, int]:
+    """Start a server that lets everybody in, with these words in its configuration; and its port."""
+    port = _unused_port()
+    return Outside(_start(find_binary(), home, port, words)), port
+
+
+def _unused_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _start(binary: Path, home: Path, port: int, words: str) -> subprocess.Popen[bytes]:
     config = home / "outside.conf"
-    words, arguments = _ACCESS[access](home, port)
-    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{\n  store_dir: "{home / "outside"}"\n}}\n{words}\n')
+    config.write_text(f'listen: "127.0.0.1:{port}"\n{words}\n')
     with (home / "outside.log").open("wb") as log:
         process = subprocess.Popen([binary, "--config", config], stdout=log, stderr=log)
     _wait_until_it_listens(port, process, home / "outside.log")
-    return Outside(process, arguments)
+    return process
 
 
 def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

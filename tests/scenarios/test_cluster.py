@@ -56,7 +56,7 @@ async def handled(cluster: Cluster, data: Path) -> None:
     assert cluster.strike(SERVICES)
     await until(lambda: pid_of(data, SERVICES) not in (0, first[SERVICES]))
     assert cluster.pause(SERVICES, 600.0)
-    cluster.wake()
+    cluster.wake_all()
 
 
 def test_what_is_done_to_a_node_by_hand_loses_nothing(tmp_path: Path) -> None:

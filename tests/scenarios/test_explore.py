@@ -16,15 +16,16 @@ import pytest
 import run_sim
 from actors.record import Entry
 from scenarios import library
+from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.plan import FaultPlan, own_plan
 from scenarios.scenario import Kill, ScenarioError
 from scenarios.shop.sagas import ORDER
 from scenarios.simulation.commands import run_simulated
 from scenarios.simulation.disk import scratch_directory, shared_scratch
-from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.explore import Batch, explore, smallest, verdict
 from scenarios.simulation.failure import Failure, read_failure
 from scenarios.simulation.history import check_effects, check_history
-from scenarios.simulation.plan import Fault, FaultPlan
 from scenarios.simulation.progress import Lines
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
@@ -68,7 +69,7 @@ def test_every_scenario_can_be_explored(name: str) -> None:
 def test_the_hash_seed_changes_no_trace(hash_seed: str) -> None:
     """Another process under another PYTHONHASHSEED has the same trace, faults and all."""
     code = (
-        "from scenarios import library; from scenarios.simulation.drawing import draw_plan;"
+        "from scenarios import library; from scenarios.chaos.drawing import draw_plan;"
         "from scenarios.simulation.simulate import simulate; s = library.find('everything');"
         "print([simulate(s, seed, draw_plan(s, seed, orders=12)).trace_sha256 for seed in (5, 22, 23)])"
     )
@@ -401,7 +402,7 @@ def test_a_kill_that_never_came_fails_a_run() -> None:
         EVERYTHING, faults=(Kill("services", boundary="commit.after", step="open", occurrence=999),), expectations=()
     )
     whole, part = (
-        run_simulated(scenario, 1, orders, 20, sequential=False, tell=lambda _: None) for orders in (200, 20)
+        run_simulated(scenario, 1, own_plan(scenario, orders, 20), tell=lambda _: None) for orders in (200, 20)
     )
     assert (whole.verdict, part.verdict) == ("failed", "passed")
     assert whole.violations[0].endswith(" never came")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.cluster import Cluster, read_fired
-from scenarios.faults import FIRED_FILE, die, to_text
+from scenarios.chaos.crash_point import FIRED_FILE, die, read_fired, to_text
+from scenarios.cluster import Cluster
 from scenarios.judging import hold_to
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Kill, Result, Scenario, ScenarioError, at_least, none_of
 from scenarios.stories import everything, happy
@@ -27,11 +27,11 @@ def note(data: Path, *kills: Kill) -> None:
 
 def test_equal_kills_are_told_apart_by_their_number(tmp_path: Path) -> None:
     """As many as have been carried out are done, the others are open; those of another scenario are nobody's."""
-    assert cluster(tmp_path, ONE, OTHER, ONE).open_kills() == [ONE, OTHER, ONE]
+    assert cluster(tmp_path, ONE, OTHER, ONE).open_faults() == [ONE, OTHER, ONE]
     note(tmp_path, ONE)
-    assert cluster(tmp_path, ONE, OTHER, ONE).open_kills() == [OTHER, ONE]
+    assert cluster(tmp_path, ONE, OTHER, ONE).open_faults() == [OTHER, ONE]
     note(tmp_path, ONE, Kill(BROKER, at_seconds=1.0))
-    assert cluster(tmp_path, ONE, OTHER, ONE).open_kills() == [OTHER]
+    assert cluster(tmp_path, ONE, OTHER, ONE).open_faults() == [OTHER]
 
 
 def test_a_log_of_kills_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:

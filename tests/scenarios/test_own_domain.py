@@ -7,14 +7,14 @@ import pytest
 import run_sim
 from actors.definition import Kind, Saga, Step
 from scenarios import library
+from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.plan import FaultPlan
 from scenarios.scenario import ScenarioError
 from scenarios.shop.sagas import ORDER, ORDER_SEQUENTIAL
 from scenarios.simulation.commands import run_simulated
 from scenarios.simulation.crash_points import explore_crash_points
-from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.explore import Batch, explore, verdict
 from scenarios.simulation.failure import Failure
-from scenarios.simulation.plan import FaultPlan
 from scenarios.simulation.progress import Lines
 from scenarios.simulation.result import SOMETIMES, reachable
 from tests.scenarios.rental import RENTAL
@@ -63,7 +63,7 @@ def test_nothing_is_asked_of_it_that_it_does_not_have() -> None:
     scenario = library.find(FILE)
     assert not any(draw_plan(scenario, seed).sequential for seed in range(100))
     with pytest.raises(ScenarioError, match="no saga that takes its steps one by one"):
-        run_simulated(scenario, 1, 1, 1, sequential=True, tell=lambda _: None)
+        run_simulated(scenario, 1, FaultPlan(1, 1, sequential=True), tell=lambda _: None)
 
 
 def step(name: str, *after: str, kind: Kind = Kind.COMPENSATABLE) -> Step:

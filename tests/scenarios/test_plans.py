@@ -5,9 +5,10 @@ import json
 import pytest
 
 from scenarios import library
+from scenarios.chaos.drawing import draw_plan
+from scenarios.chaos.faults import ACCIDENTS
+from scenarios.chaos.plan import FaultPlan, plan_from_data, plan_to_data
 from scenarios.scenario import BOUNDARIES
-from scenarios.simulation.drawing import draw_plan
-from scenarios.simulation.plan import ACCIDENTS, FaultPlan, plan_from_data, plan_to_data
 
 EVERYTHING = library.find("everything")
 PLANS = [draw_plan(EVERYTHING, seed) for seed in range(600)]
@@ -25,12 +26,15 @@ def test_a_plan_survives_json(seed: int) -> None:
 WANTED = [
     *(("messages", accident) for accident in ACCIDENTS),
     *(("broker-crash", loss) for loss in ("keep", "tail", "wipe")),
-    *(("partition", ways) for ways in ("both", "out", "in")),
+    *(("partition", ways) for ways in ("both", "out", "in", "cut", "reset")),
     *(("boundary", boundary) for boundary in BOUNDARIES),
     *(("disk", trouble) for trouble in ("fail", "slow")),
     *(("swallow", what) for what in ("do", "reply")),
     *(("starts", kind) for kind in ("same", "conflicting")),
-    *((kind, "") for kind in ("delay", "crash", "pause", "zombie", "throws", "refuses", "slow", "cancel", "clock")),
+    *(
+        (kind, "")
+        for kind in ("delay", "crash", "pause", "zombie", "throws", "refuses", "slow", "cancel", "clock", "garbage")
+    ),
 ]
 
 

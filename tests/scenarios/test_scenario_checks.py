@@ -1,5 +1,6 @@
 """What is wrong with a scenario is found when it is built or loaded, and said in one line."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from scenarios import library
 from scenarios.load import draw
-from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Conduct, Kill, Request, Scenario, ScenarioError
+from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Conduct, Fault, Kill, Request, Scenario, ScenarioError
 from scenarios.shop.domain import SHOP, good
 from scenarios.stories import happy
 
@@ -45,6 +46,38 @@ def test_a_kill_that_cannot_be_is_refused_when_it_is_built(fields: dict[str, Any
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"kind": "flood"}, "there is no fault 'flood'; there are messages, delay, "),
+        ({"kind": "crash"}, "a fault 'crash' names a node, not ''"),
+        ({"kind": "delay", "target": COORDINATOR}, "a fault 'delay' names no target, not 'coordinator'"),
+        ({"kind": "crash", "target": 5}, "its target must be text, not 5"),
+        ({"kind": "partition", "target": SERVICES}, "has no detail ''; there are: both, out, in, cut, reset"),
+        ({"kind": "delay", "detail": "long"}, "has no detail 'long'; there are: none"),
+        ({"kind": "delay", "at_seconds": -1.0}, "at_seconds must be a time of 0 or more, not -1.0"),
+        ({"kind": "delay", "seconds": "1"}, "seconds must be a time of 0 or more, not '1'"),
+        ({"kind": "throws", "target": "payment", "value": 1.5}, "its value is a probability, not 1.5"),
+        ({"kind": "delay", "value": float("inf")}, "its value must be a number of 0 or more, not inf"),
+        ({"kind": "crash", "target": SERVICES, "count": 0}, "its count must be a whole number of 1 or more, not 0"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused_when_it_is_built(fields: dict[str, Any], words: str) -> None:
+    """An unknown kind, a target or detail that the kind has not, times and numbers out of range."""
+    with pytest.raises(ScenarioError, match=re.escape(words)):
+        Fault(**fields)
+
+
+def test_a_fault_may_trouble_only_a_service_that_there_is(tmp_path: Path) -> None:
+    """It is found out when the scenario is looked up."""
+    story = "from dataclasses import replace\nfrom scenarios.scenario import Fault\n"
+    story += "from scenarios.stories.happy import scenario as happy\n"
+    story += 'scenario = replace(happy, faults=(Fault("throws", "paymnt", value=1.0),))\n'
+    (tmp_path / "story.py").write_text(story)
+    with pytest.raises(ScenarioError, match="there is no service 'paymnt': a fault names it"):
+        library.find(str(tmp_path / "story.py"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
         ({"name": "../escape"}, "a scenario's name '../escape' must be 1 to 64 of the characters"),
         ({"name": ""}, "a scenario's name '' must be"),
         ({"name": 5}, "a scenario's name must be text, not 5"),
@@ -56,8 +89,11 @@ def test_a_kill_that_cannot_be_is_refused_when_it_is_built(fields: dict[str, Any
         ({"concurrency": 1.0}, "concurrency must be a whole number"),
         ({"stall_seconds": 0}, "stall_seconds must be more than 0"),
         ({"faults": Kill(BROKER, at_seconds=1.0)}, "faults must be a tuple, not a Kill"),
-        ({"faults": ("kill",)}, "faults must be Kills, not 'kill'"),
+        ({"faults": ("kill",)}, "faults must be Kills and Faults, not 'kill'"),
         ({"faults": (Kill(SERVICES, boundary=AT, step="captur"),)}, "there is no step 'captur' to kill at"),
+        ({"faults": (Fault("crash", "payment"),)}, "crash strikes coordinator or services, not 'payment'"),
+        ({"faults": (Fault("zombie", BROKER),)}, "zombie strikes coordinator or services, not 'broker'"),
+        ({"faults": (Fault("swallow", "confrim", detail="do"),)}, "there is no step 'confrim' to swallow"),
         ({"expectations": ("completed",)}, "expectations must be functions, not 'completed'"),
         ({"conducts": ["payment"]}, "conducts must be a mapping"),
         ({"conducts": {"payment": 0.4}}, "the conduct of 'payment' must be a Conduct"),

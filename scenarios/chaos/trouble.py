@@ -5,8 +5,8 @@ nothing of a domain: what a handler did and what was counted are committed toget
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -16,9 +16,9 @@ from actors.handlers import compensation as compensation_mark
 from actors.handlers import unconditional_compensation as unconditional_mark
 from actors.messages import Command
 from actors.state import Verb
-from scenarios.scenario import Domain
+from scenarios.scenario import Conduct, Domain
 
-EFFECTS = "simulated_effects"
+EFFECTS = "counted_effects"
 """A table of each service: "saga/step/do|undo" -> [how often, the number of the first]."""
 
 
@@ -37,12 +37,16 @@ class Mood:
 
 @dataclass(slots=True)
 class Troubles:
-    """The moods of all services over all lives of their nodes. `numbers` orders the effects of the whole world."""
+    """The moods of all services over all lives of their nodes. `numbers` orders the effects of the whole world.
+
+    `refresh` is called before each command: moods that come from elsewhere are looked up then.
+    """
 
     random: Random
     domain: Domain
     moods: dict[str, Mood] = field(default_factory=dict)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    refresh: Callable[["Troubles"], None] | None = None
     spared: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -68,6 +72,14 @@ class Troubles:
         for mood in self.moods.values():
             mood.throws = mood.refuses = mood.slow_seconds = 0.0
 
+    def applied_to(self, domain: Domain) -> Domain:
+        """The same domain, with services that can be troubled."""
+
+        def services(conducts: Mapping[str, Conduct]) -> list[ServiceHandlers]:
+            return [self.wrap(service) for service in domain.services(conducts)]
+
+        return replace(domain, services=services)
+
     def wrap(self, handlers: ServiceHandlers) -> ServiceHandlers:
         """The same service, in trouble and counted."""
         members = self._members(handlers, handlers_of(handlers))
@@ -80,7 +92,7 @@ class Troubles:
         members: dict[str, Any] = {
             "name": handlers.name,
             "tables": (*handlers.tables, EFFECTS),
-            "delay_seconds": lambda _, command: delay(command) + mood.slow_seconds,
+            "delay_seconds": lambda _, command: delay(command) + self._slow_seconds(mood),
         }
         for name in ("prepare", "start_rejected"):
             if hasattr(handlers, name):
@@ -91,6 +103,11 @@ class Troubles:
             mark = unconditional_mark if name in table.unconditional else compensation_mark
             members[name] = mark(self._undoing(mood, undo))
         return members
+
+    def _slow_seconds(self, mood: Mood) -> float:
+        if self.refresh is not None:
+            self.refresh(self)
+        return mood.slow_seconds
 
     def _acting(self, mood: Mood, act: Callable[[Any, Command], object], *, refusable: bool) -> Callable[..., object]:
         def run(_self: object, transaction: ServiceTransaction, command: Command) -> object:
@@ -112,9 +129,9 @@ class Troubles:
 
     def _trouble(self, mood: Mood, *, refusable: bool) -> None:
         if self.happens(mood.throws):
-            raise TroubleError("thrown by the simulation")
+            raise TroubleError("thrown on purpose")
         if refusable and self.happens(mood.refuses):
-            raise Refused("refused by the simulation")
+            raise Refused("refused on purpose")
 
     def _count(self, transaction: ServiceTransaction, command: Command) -> None:
         verb = "do" if command.verb is Verb.DO else "undo"

@@ -1,4 +1,4 @@
-"""Draws a life's plan from its seed, swarm-style.
+"""Draws faults from a seed, swarm-style: for the life of an exploration, and for a run in either mode.
 
 Each life uses some kinds of fault and not others, since a fault that is always there hides what only happens
 without it.
@@ -8,8 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from scenarios.scenario import BOUNDARIES, COORDINATOR, SERVICES, Kill, Scenario
-from scenarios.simulation.plan import ACCIDENTS, Fault, FaultPlan, sequential_of
+from scenarios.chaos.faults import ACCIDENTS, Fault
+from scenarios.chaos.kill import Kill
+from scenarios.chaos.plan import FaultPlan, own_plan, sequential_of
+from scenarios.places import BOUNDARIES, BROKER, COORDINATOR, SERVICES
+from scenarios.scenario import Scenario
+
+INTENSITIES = (0.0, 0.1, 0.2, 0.35)
+"""The chance of each kind of fault in a life of an exploration: one of these."""
+RUN_INTENSITIES = (0.15, 0.25, 0.4)
+LONGEST_SECONDS = 60.0
+RUN_LONGEST_SECONDS = 15.0
+"""No fault of a run lasts longer, for it is real time: still longer than every timeout of nodes, sagas and broker."""
+RUN_MOST_PASSAGES = 60  # real nodes work in groups: they pass a boundary less often than there are orders
 
 
 @dataclass(slots=True)
@@ -19,45 +30,73 @@ class _Draw:
     nodes: Sequence[str]
     services: Sequence[str]
     pivots: Sequence[tuple[str, str]]  # service and step
+    longest_seconds: float = LONGEST_SECONDS
+    most_passages: int | None = None
     faults: list[Fault] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scenario: Scenario, random: Random, orders: int, *, split: bool = False) -> "_Draw":
+        services = [service.name for service in scenario.domain.services(scenario.conducts)]
+        sagas = scenario.domain.sagas.values()
+        decisive = [saga.steps[saga.pivot] for saga in sagas if saga.pivot is not None]
+        nodes = [COORDINATOR, *(services if split else [SERVICES])]
+        return cls(random, orders, nodes, services, [(step.service, step.name) for step in decisive])
 
     def at(self) -> float:
         """A moment, early ones more often: without faults a life is over within a second."""
         return round(10 ** self.random.uniform(-2.5, 0.3), 4)
 
     def time(self, least: float, most: float) -> float:
-        return round(self.random.uniform(least, most), 4)
+        return round(self.random.uniform(least, min(most, self.longest_seconds)), 4)
 
     def node(self) -> str:
         """A node; the coordinator in half of all cases."""
         return COORDINATOR if self.random.random() < 0.5 else self.random.choice(self.nodes)
 
+    def passage(self) -> int:
+        most = 6 * self.orders + 6
+        return self.random.randint(1, most if self.most_passages is None else min(most, self.most_passages))
+
 
 def draw_plan(scenario: Scenario, seed: int, orders: int | None = None, concurrency: int | None = None) -> FaultPlan:
-    """The life of a seed. `orders` and `concurrency` are drawn too unless given."""
+    """The life of a seed in an exploration. `orders` and `concurrency` are drawn too unless given."""
     random = Random(f"{seed}/plan")
-    services = [service.name for service in scenario.domain.services(scenario.conducts)]
-    sagas = scenario.domain.sagas.values()
-    decisive = [saga.steps[saga.pivot] for saga in sagas if saga.pivot is not None]
-    pivots = [(step.service, step.name) for step in decisive]
     drawn_orders = orders or random.choice((1, 2, 4, 8, 12, 16, 24))
     drawn_concurrency = concurrency or random.choice((1, 2, 4, 8, 16))
     split = random.random() < 0.4
-    draw = _Draw(random, drawn_orders, [COORDINATOR, *(services if split else [SERVICES])], services, pivots)
-    intensity = random.choice((0.0, 0.1, 0.2, 0.35))
-    for kind in _KINDS:
-        if random.random() < intensity:
-            kind(draw)
+    draw = _Draw.of(scenario, random, drawn_orders, split=split)
+    _draw_some(draw, _KINDS, INTENSITIES)
+    drain = random.random() < 0.3
+    sequential = random.random() < 0.15 and sequential_of(scenario.domain) is not None
+    brisk = random.choice((1, 2, 3)) if random.random() < 0.25 else 0
+    has_own = random.random() < 0.3
     return FaultPlan(
         orders=drawn_orders,
         concurrency=drawn_concurrency,
         split=split,
-        drain=random.random() < 0.3,
-        sequential=random.random() < 0.15 and sequential_of(scenario.domain) is not None,
-        brisk=random.choice((1, 2, 3)) if random.random() < 0.25 else 0,
-        kills=scaled(scenario, drawn_orders) if random.random() < 0.3 else (),
-        faults=tuple(draw.faults),
+        drain=drain,
+        sequential=sequential,
+        brisk=brisk,
+        kills=scaled(scenario, drawn_orders) if has_own else (),
+        faults=(*draw.faults, *(scenario.others if has_own else ())),
     )
+
+
+def draw_run(scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool = False) -> FaultPlan:
+    """A run with the scenario's own faults and those that its seed draws: the same for real and simulated nodes."""
+    draw = _Draw.of(scenario, Random(f"{seed}/chaos"), orders)
+    draw.longest_seconds, draw.most_passages = RUN_LONGEST_SECONDS, RUN_MOST_PASSAGES
+    while not draw.faults:
+        _draw_some(draw, (*_KINDS, *_REAL_KINDS), RUN_INTENSITIES)
+    plan = own_plan(scenario, orders, concurrency, sequential=sequential)
+    return replace(plan, faults=(*plan.faults, *draw.faults))
+
+
+def _draw_some(draw: _Draw, kinds: Sequence[Callable[[_Draw], None]], intensities: Sequence[float]) -> None:
+    intensity = draw.random.choice(intensities)
+    for kind in kinds:
+        if draw.random.random() < intensity:
+            kind(draw)
 
 
 def scaled(scenario: Scenario, orders: int) -> tuple[Kill, ...]:
@@ -74,15 +113,16 @@ def scaled(scenario: Scenario, orders: int) -> tuple[Kill, ...]:
             after_transitions=less(kill.after_transitions),
             occurrence=max(1, int(kill.occurrence * share)),
         )
-        for kill in scenario.faults
+        for kill in scenario.kills
     )
 
 
 def _draw_messages(draw: _Draw) -> None:
+    seconds = min(20.0, draw.longest_seconds)
     for accident in draw.random.sample(ACCIDENTS, draw.random.randint(1, 4)):
         probability = draw.random.choice((0.02, 0.1, 0.3))
         draw.faults.append(
-            Fault("messages", "", draw.at() if draw.random.random() < 0.5 else 0.0, 20.0, accident, probability)
+            Fault("messages", "", draw.at() if draw.random.random() < 0.5 else 0.0, seconds, accident, probability)
         )
 
 
@@ -99,8 +139,9 @@ def _draw_broker_crash(draw: _Draw) -> None:
 
 
 def _draw_partition(draw: _Draw) -> None:
-    ways = draw.random.choice(("both", "out", "in"))
-    draw.faults.append(Fault("partition", draw.node(), draw.at(), draw.time(0.1, 20.0), ways))
+    ways = draw.random.choice(("both", "out", "in", "cut", "reset"))
+    seconds = 0.0 if ways == "reset" else draw.time(0.1, 20.0)
+    draw.faults.append(Fault("partition", draw.node(), draw.at(), seconds, ways))
 
 
 def _draw_crash(draw: _Draw) -> None:
@@ -112,7 +153,7 @@ def _draw_crash(draw: _Draw) -> None:
 def _draw_boundary(draw: _Draw) -> None:
     for _ in range(draw.random.randint(1, 3)):
         boundary = draw.random.choice(BOUNDARIES)
-        passage = draw.random.randint(1, 6 * draw.orders + 6)
+        passage = draw.passage()
         draw.faults.append(Fault("boundary", draw.node(), 0.0, draw.time(0.005, 2.0), boundary, count=passage))
 
 
@@ -166,7 +207,8 @@ def _draw_doubtful_pivots(draw: _Draw) -> None:
         Fault("swallow", step, 0.0, 0.0, draw.random.choice(("do", "reply")), draw.random.choice((0.3, 0.9)))
     )
     if draw.random.random() < 0.5:
-        draw.faults.append(Fault("slow", service, 0.0, 20.0, value=draw.random.choice((0.02, 0.1))))
+        seconds = min(20.0, draw.longest_seconds)
+        draw.faults.append(Fault("slow", service, 0.0, seconds, value=draw.random.choice((0.02, 0.1))))
 
 
 def _draw_starts(draw: _Draw) -> None:
@@ -175,6 +217,19 @@ def _draw_starts(draw: _Draw) -> None:
 
 def _draw_clock(draw: _Draw) -> None:
     draw.faults.append(Fault("clock", draw.node(), draw.at(), value=draw.random.choice((-3600.0, -5.0, 5.0, 3600.0))))
+
+
+def _draw_garbage(draw: _Draw) -> None:
+    draw.faults.append(Fault("garbage", "", draw.at(), draw.time(0.5, 10.0), value=draw.random.choice((1.0, 10.0))))
+
+
+def _draw_narrow(draw: _Draw) -> None:
+    bytes_per_second = draw.random.choice((4_000.0, 20_000.0, 100_000.0))
+    draw.faults.append(Fault("narrow", draw.node(), draw.at(), draw.time(0.5, 10.0), value=bytes_per_second))
+
+
+def _draw_broker_pause(draw: _Draw) -> None:
+    draw.faults.append(Fault("pause", BROKER, draw.at(), draw.time(0.5, 20.0)))
 
 
 _KINDS: tuple[Callable[[_Draw], None], ...] = (
@@ -194,4 +249,7 @@ _KINDS: tuple[Callable[[_Draw], None], ...] = (
     _draw_doubtful_pivots,
     _draw_starts,
     _draw_clock,
+    _draw_garbage,
 )
+_REAL_KINDS = (_draw_narrow, _draw_broker_pause)
+"""What nothing in a simulation can suffer from."""

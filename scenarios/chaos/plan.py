@@ -1,0 +1,94 @@
+"""A plan: the size of a cluster's life, and the faults done to it. Data: printed, stored, shrunk."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.kill import Kill
+from scenarios.scenario import Domain, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """One life. `split` makes each service a node of its own; `brisk` bounds the attempts of every step: with `drain`
+    these are for simulated nodes only.
+
+    `kills` are the scenario's own, scaled to the size of this life's load.
+    """
+
+    orders: int
+    concurrency: int
+    split: bool = False
+    drain: bool = False
+    sequential: bool = False
+    brisk: int = 0  # attempts of a step before it fails or parks; 0 leaves the definition's own
+    kills: tuple[Kill, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    def lines(self, mode: str = "sim") -> list[str]:
+        """The plan for people, the size of the life first; and of each fault that `mode` cannot carry out, why."""
+        words = [f"{self.orders} orders", f"{self.concurrency} at a time"]
+        words.append("a node each service" if self.split else "one node for all services")
+        words += [name for name in ("drain", "sequential") if getattr(self, name)]
+        words += [f"{self.brisk} attempts a step"] if self.brisk else []
+        return [", ".join(words), *self.fault_lines(mode)]
+
+    def fault_lines(self, mode: str) -> list[str]:
+        return [*map(str, self.kills), *(_line(fault, mode) for fault in self.faults)]
+
+    def is_drawn(self, scenario: Scenario) -> bool:
+        """Whether there are other faults in it than the scenario's own."""
+        return self.faults != scenario.others
+
+    @property
+    def patient(self) -> bool:
+        """Whether nothing here may turn a good request back or set it aside."""
+        return not self.brisk and not any(fault.kind in _TURNS_BACK for fault in self.faults)
+
+
+def _line(fault: Fault, mode: str) -> str:
+    why_not = fault.why_not(mode)
+    return f"{fault} [not in mode {mode}: {why_not}]" if why_not else str(fault)
+
+
+# With these a good request may rightly run out of attempts, or be refused. Delays count: a step's attempts end.
+_TURNS_BACK = frozenset(
+    {
+        "throws",
+        "refuses",
+        "slow",
+        "swallow",
+        "disk",
+        "pause",
+        "zombie",
+        "partition",
+        "narrow",
+        "broker-crash",
+        "messages",
+        "delay",
+        "crash",
+    }
+)
+
+
+def own_plan(scenario: Scenario, orders: int, concurrency: int, *, sequential: bool = False) -> FaultPlan:
+    """A run with the scenario's own faults and no others."""
+    return FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.kills, faults=scenario.others)
+
+
+def plan_to_data(plan: FaultPlan) -> dict[str, Any]:
+    """What JSON can hold of a plan: all of it."""
+    return asdict(plan)
+
+
+def plan_from_data(data: dict[str, Any]) -> FaultPlan:
+    """Raises TypeError, KeyError or ScenarioError for what `plan_to_data` has not made."""
+    kills = tuple(Kill(**kill) for kill in data.pop("kills"))
+    faults = tuple(Fault(**fault) for fault in data.pop("faults"))
+    return FaultPlan(**data, kills=kills, faults=faults)
+
+
+def sequential_of(domain: Domain) -> str | None:
+    """The saga that takes the steps of the domain's first one by one, if it has one."""
+    name = f"{next(iter(domain.sagas))}-sequential"
+    return name if name in domain.sagas else None

@@ -1,0 +1,94 @@
+"""What strangers do to the messages of a cluster, simulated or real: they listen in, repeat, lose, talk nonsense."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from actors.definition import Saga
+from actors.messages import Command, Message, Reply, StartAnswer, StartSaga
+from actors.state import Verb
+from broker import subjects
+from broker.codec import pack
+from scenarios.chaos.faults import Fault
+from scenarios.scenario import COORDINATOR_NAME, Domain
+
+_LATER_ATTEMPT = 100  # so that what is sent again differs from what a service itself sends again
+_NONSENSE = (
+    b"",
+    b"\xff\x00 no msgpack",
+    b"\x91",  # an array of one, which is missing
+    pack("hello"),
+    pack([["hello"]]),
+    pack([[1, "do", "saga"]]),
+    pack([[99, "do", "saga", "step", "handler", 0, 1, {}, "reply-to", 1]]),
+    pack([[1, "unheard-of", "saga"]]),
+)
+
+
+def another_start(start: StartSaga, sender: str, *, conflicting: bool) -> StartSaga:
+    """The same start once more, or another one under its id."""
+    input_ = {"another": True} if conflicting else start.input
+    return StartSaga(start.saga_id, start.definition, input_, sender, start.attempt + _LATER_ATTEMPT)
+
+
+def nonsense(random: Random, domain: Domain) -> tuple[str, bytes]:
+    """A subject that somebody of the domain hears, and bytes that nobody can read: each becomes a dead letter."""
+    return random.choice(_heard_subjects(list(domain.sagas.values()))), random.choice(_NONSENSE)
+
+
+def _heard_subjects(sagas: Sequence[Saga]) -> list[str]:
+    services = sorted({step.service for saga in sagas for step in saga.steps})
+    return [
+        *(subjects.start(saga.name) for saga in sagas),
+        *(subjects.command(service) for service in services),
+        subjects.reply(COORDINATOR_NAME),
+        subjects.control(COORDINATOR_NAME),
+    ]
+
+
+class Meddler:
+    """Hears all that nodes publish: loses some of a step's messages, has sagas started twice.
+
+    `happens` draws; `start_again` is called for a start that was accepted, and whether it is to be a conflicting one.
+    """
+
+    def __init__(
+        self,
+        faults: tuple[Fault, ...],
+        happens: Callable[[float], bool],
+        start_again: Callable[[StartSaga, bool], None],
+    ) -> None:
+        self._swallows = [fault for fault in faults if fault.kind == "swallow"]
+        self._starts = [fault for fault in faults if fault.kind == "starts"]
+        self._happens = happens
+        self._start_again = start_again
+        self._started: dict[str, StartSaga] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing for it to do."""
+        return not self._swallows and not self._starts
+
+    def stop(self) -> None:
+        self._swallows, self._starts = [], []
+
+    def hears(self, node: str, message: Message) -> bool:
+        """True if this message is to be lost."""
+        if isinstance(message, StartSaga):
+            self._started[message.saga_id] = message
+        elif isinstance(message, StartAnswer) and message.accepted and node == COORDINATOR_NAME:
+            self._follow(message.saga_id)
+        elif isinstance(message, Command | Reply) and message.verb is Verb.DO:
+            return self._loses(message.step, "do" if isinstance(message, Command) else "reply")
+        return False
+
+    def _follow(self, saga_id: str) -> None:
+        """Once it was accepted, so that what was to run does run."""
+        start = self._started.get(saga_id)
+        for fault in self._starts:
+            if start is not None and self._happens(fault.value):
+                self._start_again(start, fault.detail == "conflicting")
+
+    def _loses(self, step: str, what: str) -> bool:
+        return any(
+            (fault.target, fault.detail) == (step, what) and self._happens(fault.value) for fault in self._swallows
+        )
