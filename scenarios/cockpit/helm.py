@@ -77,15 +77,16 @@ class Helm:
             self._harm(self._hands.cluster, act)
 
     def _harm(self, cluster: Cluster, act: Act) -> None:
-        """The cluster itself tells what is done to its processes."""
+        """The cluster is quiet about it: it is no fault of the scenario's."""
         if act.what is What.WIPE:
-            words, is_done = "kill broker and delete its store", cluster.wipe_broker()
+            words, is_done = "kill broker and delete its store", cluster.wipe_broker(quietly=True)
         elif act.what is What.PAUSE:
-            words, is_done = f"pause {act.node} for {PAUSE_SECONDS:g} s", cluster.pause(act.node, PAUSE_SECONDS)
+            words = f"pause {act.node} for {PAUSE_SECONDS:g} s"
+            is_done = cluster.pause(act.node, PAUSE_SECONDS, quietly=True)
         else:
-            words, is_done = f"kill {act.node}", cluster.strike(act.node)
+            words, is_done = f"kill {act.node}", cluster.strike(act.node, quietly=True)
         if is_done:
-            self._note(words)
+            self._tell(words)
         else:
             self._view.remark(f"cannot {words}: it is down or paused, or not ours")
 
@@ -123,8 +124,5 @@ class Helm:
             self._tell(words)
 
     def _tell(self, words: str) -> None:
-        self._view.fault(words)
-        self._note(words)
-
-    def _note(self, words: str) -> None:
+        self._view.fault(f"by key: {words}")
         self.done.append(f"by key at {self._view.elapsed_seconds():.1f} s: {words}")
