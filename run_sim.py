@@ -20,7 +20,7 @@ from typing import NoReturn
 from actors.definition import DefinitionError
 from broker.port import BrokerError
 from persistence.errors import LockedError, StorageError
-from scenarios import dashboard, library, logs
+from scenarios import library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
 from scenarios.bench.commands import BenchOptions, bench
@@ -30,6 +30,7 @@ from scenarios.chaos.faults import REAL
 from scenarios.chaos.moods import troubled
 from scenarios.checking import check_directory, findings_json, findings_lines
 from scenarios.cluster import ClusterError
+from scenarios.cockpit import dashboard
 from scenarios.held_directory import URL_FILE
 from scenarios.inspection import STATES
 from scenarios.inspection_json import as_json
@@ -393,7 +394,9 @@ async def _watched(run: Run, plain: bool) -> Result:
     _say(opening(run.view))
     for line in run.plan.fault_lines(REAL):
         _say(f"plan: {line}")
-    watcher: Coroutine[object, object, None] = show(run.view, _say) if plain else dashboard.show(run.view, _say)
+    watcher: Coroutine[object, object, None] = (
+        show(run.view, _say) if plain else dashboard.show(run.view, _say, run.helm)
+    )
     watching = asyncio.create_task(watcher)
     this = asyncio.current_task()
     assert this is not None

@@ -17,10 +17,10 @@ def append(tx: Transaction, saga_id: str, sequence: int, entry: bytes) -> None:
     tx.put(JOURNAL, saga_id.encode("ascii") + b"\0" + _SEQUENCE.pack(sequence), entry)
 
 
-def read(tx: Transaction, saga_id: str) -> list[tuple[int, bytes]]:
-    """Sequences and entries of one saga, in order."""
+def read(tx: Transaction, saga_id: str, first: int = 0) -> list[tuple[int, bytes]]:
+    """Sequences and entries of one saga from the `first` on, in order."""
     prefix = saga_id.encode("ascii")
-    entries = tx.scan(JOURNAL, prefix + b"\0", prefix + b"\1")
+    entries = tx.scan(JOURNAL, prefix + b"\0" + _SEQUENCE.pack(first), prefix + b"\1")
     return [(_SEQUENCE.unpack_from(key, len(prefix) + 1)[0], entry) for key, entry in entries]
 
 

@@ -37,6 +37,11 @@ class Glyphs:
     dot: str
     ellipsis: str
     steps: dict[str, str]
+    levels: str  # of a column, from the lowest to the highest
+    mark: str
+    chosen: str
+    arrows: str
+    enter: str
 
     def step(self, status: str) -> Text:
         glyph = self.steps["stuck" if status in STUCK else status] if status in STEP_STYLES else "?"
@@ -67,8 +72,14 @@ class Glyphs:
 
 
 _STATUSES = ("done", "doing", "undoing", "undone", "refused", "stuck", "unknown", "idle")
-UNICODE = Glyphs(True, "█", "░", "─", "·", "…", dict(zip(_STATUSES, "●▸◂○✗!?·", strict=True)))
-ASCII = Glyphs(False, "#", ".", "-", "|", "~", dict(zip(_STATUSES, "#><ox!?.", strict=True)))
+UNICODE = Glyphs(
+    True, "█", "░", "─", "·", "…", dict(zip(_STATUSES, "●▸◂○✗!?·", strict=True)),
+    "▁▂▃▄▅▆▇█", "×", "❯", "↑↓", "⏎",
+)  # fmt: skip
+ASCII = Glyphs(
+    False, "#", ".", "-", "|", "~", dict(zip(_STATUSES, "#><ox!?.", strict=True)),
+    "_.-:=+*#", "x", ">", "jk", "",
+)  # fmt: skip
 
 
 def glyphs_for(encoding: str | None) -> Glyphs:

@@ -3,9 +3,10 @@ live coordinator."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from actors.definition import Saga
 from actors.ids import created_at_seconds, is_id
@@ -105,15 +106,21 @@ class Difference:
 
 
 class Inspector:
-    """Reads one run's directory. Raises ScenarioError or StorageError if there is nothing to read."""
+    """Reads one run's directory: the coordinator's environment, with the definitions that are known here."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, environment: Environment, sagas: Mapping[str, Saga]) -> None:
         self._data = data
+        self._environment = environment
+        self._sagas = sagas
+
+    @classmethod
+    def open(cls, data: Path) -> Self:
+        """Raises ScenarioError or StorageError if there is nothing to read."""
         check_coordinator(data)
         path = data / COORDINATOR
         _check_sound(path / "data.mdb")
-        self._sagas = definitions_of(data)
-        self._environment = Environment.open_read_only(path)
+        sagas = definitions_of(data)
+        return cls(data, Environment.open_read_only(path), sagas)
 
     def close(self) -> None:
         self._environment.close()

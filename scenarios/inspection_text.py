@@ -27,7 +27,7 @@ def inspect(
 ) -> str:
     """What `sagasim inspect` prints. Raises ScenarioError or StorageError, in one line."""
     _check_words(saga_id, state, since_seconds, difference, form)
-    inspector = Inspector(data)
+    inspector = Inspector.open(data)
     try:
         if saga_id is None:
             overview = inspector.overview(state=state, limit=limit, since_seconds=since_seconds)

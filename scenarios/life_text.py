@@ -9,12 +9,14 @@ from actors.record import Entry
 from scenarios.bars import bars, legend
 from scenarios.diagram import sequence_diagram
 from scenarios.glyphs import PHASE_STYLES, STEP_STYLES, Glyphs
-from scenarios.inspection import FINISHED, Difference, Life
+from scenarios.inspection import FINISHED, Difference, Life, Row
 from scenarios.page import Page, duration
 from scenarios.timeline import Attempt, Timeline, timeline
 
 MAX_VALUE_CHARS = 2000
 MAX_LABEL_COLUMNS = 24
+TRANSITION_HEADINGS = ("", "time", "took", "step", "attempt", "result", "phase", "what followed")
+TRANSITION_RIGHT = ("", "time", "took", "attempt")  # the columns that are set right
 GAP = "  "
 _WORDS = {"timedout": "no answer", "begin": "begun", "cancel": "cancelled", "resume": "resumed", "hold": "held"}
 
@@ -129,11 +131,14 @@ def _steps(page: Page, life: Life) -> None:
 def _transitions(page: Page, entries: list[tuple[int, Entry]], told: Timeline, created_at: float) -> None:
     """A line a transition: when, after how long an attempt, of what, and what came of it."""
     page.say("")
-    page.table(
-        ("", "time", "took", "step", "attempt", "result", "phase", "what followed"),
-        [_transition(number, entry, told.took.get(number), created_at, page.glyphs) for number, entry in entries],
-        right=("", "time", "took", "attempt"),
-    )
+    page.table(TRANSITION_HEADINGS, transition_rows(entries, told, created_at, page.glyphs), right=TRANSITION_RIGHT)
+
+
+def transition_rows(
+    entries: list[tuple[int, Entry]], told: Timeline, created_at: float, glyphs: Glyphs
+) -> list[list[Text]]:
+    """A row a transition, of cells below `TRANSITION_HEADINGS`."""
+    return [_transition(number, entry, told.took.get(number), created_at, glyphs) for number, entry in entries]
 
 
 def _transition(number: int, entry: Entry, took: float | None, created_at: float, glyphs: Glyphs) -> list[Text]:
@@ -159,21 +164,30 @@ def _picture(page: Page, life: Life, attempts: list[Attempt]) -> None:
     """The attempts as bars; what is open lasts until now."""
     if not attempts:
         return
+    page.say("")
+    for line in picture(life.row, attempts, page.picture_columns, page.glyphs):
+        page.say(line)
+    page.say((legend(page.glyphs), "dim"))
+
+
+def picture(row: Row, attempts: list[Attempt], width: int, glyphs: Glyphs) -> list[Text]:
+    """A line with the first and the last time, and one a step with its name, its bar and how long it took; each
+    `width` wide. There must be an attempt."""
     is_open = any(attempt.ended_at is None for attempt in attempts)
-    until = max(time.time(), life.row.updated_at) if is_open else life.row.updated_at
+    until = max(time.time(), row.updated_at) if is_open else row.updated_at
     began = min(attempt.began_at for attempt in attempts)
     label = min(MAX_LABEL_COLUMNS, max(len(attempt.step) for attempt in attempts))
     totals = {attempt.step: _total(attempts, attempt.step, until) for attempt in attempts}
     right = max(map(len, totals.values()))
-    columns = page.picture_columns - label - right - 2 * len(GAP)
+    columns = width - label - right - 2 * len(GAP)
     last = max(until if attempt.ended_at is None else attempt.ended_at for attempt in attempts)
-    first_word, last_word = f"+{began - life.row.created_at:.3f} s", f"+{last - life.row.created_at:.3f} s"
-    page.say("")
-    page.say((f"{'':{label}}{GAP}{first_word}{last_word:>{max(1, columns - len(first_word))}}", "dim"))
-    for step, bar in bars(attempts, until, columns, page.glyphs):
-        name = page.glyphs.fit(page.glyphs.text(step), label, pad=True)
-        page.say(name, GAP, bar, GAP, f"{totals[step]:>{right}}")
-    page.say((legend(page.glyphs), "dim"))
+    first_word, last_word = f"+{began - row.created_at:.3f} s", f"+{last - row.created_at:.3f} s"
+    axis = f"{'':{label}}{GAP}{first_word}{last_word:>{max(1, columns - len(first_word))}}"
+    lines = [Text(axis, "dim")]
+    for step, bar in bars(attempts, until, columns, glyphs):
+        name = glyphs.fit(glyphs.text(step), label, pad=True)
+        lines.append(Text.assemble(name, GAP, bar, GAP, f"{totals[step]:>{right}}"))
+    return lines
 
 
 def _total(attempts: list[Attempt], step: str, until: float) -> str:

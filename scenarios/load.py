@@ -131,6 +131,16 @@ class Load:
         return self._orders
 
     @property
+    def concurrency(self) -> int:
+        """How many may be under way at a time."""
+        return self._concurrency
+
+    def hold_to(self, concurrency: int) -> None:
+        """Have at most so many under way from now on; with 0, send nothing new."""
+        self._concurrency = concurrency
+        self._fill()
+
+    @property
     def under_way(self) -> int:
         return len(self._under_way)
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from actors.definition import Saga
@@ -15,6 +16,7 @@ from actors.state import Cancel, Notice, Phase, Resume, Status
 from actors.supervisor import COORDINATOR_TABLES
 from broker import subjects
 from broker.batching import Batcher
+from broker.port import Broker
 from persistence import journal, snapshots
 from persistence.environment import Environment
 from persistence.errors import LockedError
@@ -145,24 +147,50 @@ async def _through_coordinator(data: Path, saga_id: str, action: str, access: Ac
             raise ScenarioError(f"{data}: a coordinator is running, but {URL_FILE} is missing: give --nats") from None
     environment = Environment.open_read_only(data / COORDINATOR)
     try:
-        before = _standing(environment, saga_id)
-        saga = definitions_of(data).get(before.record.definition)
-        if saga is not None and not before.record.matches(saga):
-            saga = None
-        # A parked note over a state that is not parked: its coordinator does not know its definition.
-        if saga is not None and (before.park_note is None or action == CANCEL):
-            refusal = _refusal(saga, saga_id, before, action)
-            if refusal is not None:
-                return refusal
-        broker = await access.connect(f"sagasim-{action}")
-        try:
-            batcher = Batcher(broker, asyncio.get_running_loop().call_soon, origin=action)
-            batcher.send(subjects.control(COORDINATOR_NAME), to_envelope(Control(saga_id, action)))
-            return await _answer(environment, saga, saga_id, action, len(before.entries))
-        finally:
-            await broker.close()
+        return await ask(environment, definitions_of(data), partial(_connected, access, action), saga_id, action)
     finally:
         environment.close()
+
+
+@asynccontextmanager
+async def _connected(access: Access, action: str) -> AsyncIterator[Broker]:
+    broker = await access.connect(f"sagasim-{action}")
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+async def ask(
+    environment: Environment,
+    sagas: Mapping[str, Saga],
+    connection: Callable[[], AbstractAsyncContextManager[Broker]],
+    saga_id: str,
+    action: str,
+) -> Answer:
+    """Ask the coordinator that runs to resume or cancel a saga, and say what became of it.
+
+    `environment` is the coordinator's, to read; `sagas` are those known here; `connection` is asked for a broker only
+    if there is something to be sent. Raises ScenarioError, StorageError or BrokerError.
+    """
+    before = _standing(environment, saga_id)
+    saga = sagas.get(before.record.definition)
+    if saga is not None and not before.record.matches(saga):
+        saga = None
+    # A parked note over a state that is not parked: its coordinator does not know its definition.
+    if saga is not None and (before.park_note is None or action == CANCEL):
+        refusal = _refusal(saga, saga_id, before, action)
+        if refusal is not None:
+            return refusal
+    async with connection() as broker:
+        batcher = Batcher(broker, asyncio.get_running_loop().call_soon, origin=action)
+        batcher.send(subjects.control(COORDINATOR_NAME), to_envelope(Control(saga_id, action)))
+        return await _answer(environment, saga, saga_id, action, len(before.entries))
+
+
+def words_of_asking(saga_id: str, action: str) -> str:
+    """How an answer begins whose request has been sent."""
+    return f"{saga_id}: asked its coordinator to {action} it; "
 
 
 async def _answer(environment: Environment, saga: Saga | None, saga_id: str, action: str, known: int) -> Answer:
@@ -175,7 +203,7 @@ async def _answer(environment: Environment, saga: Saga | None, saga_id: str, act
             while not _is_heard(environment, saga_id, action, known):
                 await asyncio.sleep(POLL_SECONDS)
     standing = _standing(environment, saga_id)
-    asked = f"{saga_id}: asked its coordinator to {action} it; "
+    asked = words_of_asking(saga_id, action)
     if any(entry.event == action for entry in standing.entries[known:]):
         if action == CANCEL:
             return await _answer_to_cancel(environment, saga, saga_id, asked)

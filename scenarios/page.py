@@ -38,23 +38,33 @@ class Page:
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str] = ()) -> None:
         """Columns below their headings. What does not fit beside the others of the last column goes below them."""
-        lines = [[Text(heading, "bold") for heading in headings], *rows]
-        widths = [max(line[i].cell_len for line in lines) for i in range(len(headings) - 1)]
-        for line in lines:
-            row = Text()
-            for cell, width, heading in zip(line, widths, headings, strict=False):
-                blanks = " " * (width - cell.cell_len)
-                row.append_text(Text.assemble(blanks, cell) if heading in right else Text.assemble(cell, blanks))
-                row.append(" " * GAP)
-            if row.cell_len + line[-1].cell_len <= self._console.width:
-                self._console.print(row.append_text(line[-1]), soft_wrap=True)
+        for row, last in aligned(headings, rows, right):
+            if row.cell_len + last.cell_len <= self._console.width:
+                self._console.print(row.append_text(last), soft_wrap=True)
             else:
                 self._console.print(row, soft_wrap=True)
-                self._console.print(Padding(line[-1], (0, 0, 0, INDENT)))
+                self._console.print(Padding(last, (0, 0, 0, INDENT)))
 
     def text(self) -> str:
         lines = self._buffer.getvalue().splitlines()
         return "\n".join(lines if self._is_terminal else [line.rstrip() for line in lines])
+
+
+def aligned(
+    headings: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str] = ()
+) -> list[tuple[Text, Text]]:
+    """The headings and the rows, each as its columns but the last, side by side, and the last."""
+    lines = [[Text(heading, "bold") for heading in headings], *rows]
+    widths = [max(line[i].cell_len for line in lines) for i in range(len(headings) - 1)]
+    found = []
+    for line in lines:
+        row = Text()
+        for cell, width, heading in zip(line, widths, headings, strict=False):
+            blanks = " " * (width - cell.cell_len)
+            row.append_text(Text.assemble(blanks, cell) if heading in right else Text.assemble(cell, blanks))
+            row.append(" " * GAP)
+        found.append((row, line[-1]))
+    return found
 
 
 def age(seconds: float) -> str:

@@ -24,6 +24,7 @@ from scenarios.chaos.lines import Lines, need_lines
 from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.real import RealFaults, need_troubled_services
 from scenarios.cluster import Cluster
+from scenarios.cockpit.helm import Helm
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
 from scenarios.kept_broker import start_server
@@ -33,7 +34,7 @@ from scenarios.probing import unstored
 from scenarios.scenario import BROKER, NODES, Fault, Result, Scenario, ScenarioError
 from scenarios.serving import Access
 from scenarios.view import RunView
-from scenarios.watching import Stores
+from scenarios.watching import Stores, watch_broker
 
 START_SECONDS = 60.0  # how long the nodes may take to be ready
 WATCH_SECONDS = 0.2
@@ -84,6 +85,7 @@ class Run:
             str(options.data),
             steps={name: [step.name for step in saga.steps] for name, saga in scenario.domain.sagas.items()},
         )
+        self.helm = Helm(self.view, self._stores, scenario.domain.sagas)
 
     # --- the run -----------------------------------------------------------------------------------------------
 
@@ -154,6 +156,10 @@ class Run:
             stack.callback(load.close)
             load.start()
             self.view.load, self.view.begun_at = load, time.monotonic()
+            self.helm.take(cluster, load, client)
+            stack.callback(self.helm.release)
+            watching = asyncio.create_task(watch_broker(client, self.view))
+            stack.callback(watching.cancel)
             if server is not None:
                 keeping = asyncio.create_task(self._keep_storing(load, cluster, client))
                 stack.callback(keeping.cancel)
@@ -161,6 +167,7 @@ class Run:
             stack.push_async_callback(campaign.end)
             await campaign.begin()
             complaint = await self._until_settled(load, cluster, campaign)
+            self.helm.release()
             now = asyncio.get_running_loop().time()
             await campaign.end()
             await cluster.stop()
@@ -270,6 +277,8 @@ class Run:
                 if failure is not None:
                     raise failure
             quiet = asyncio.get_running_loop().time() - load.progress_at
+            if self.helm.holds_up():
+                quiet = 0.0
             if not waits and all(map(cluster.up, NODES)) and self._is_over(load, quiet):
                 return None
             if not waits and quiet > self._scenario.stall_seconds:
@@ -331,6 +340,7 @@ class Run:
             self._stores, load, now, self.plan, campaign.injected, campaign.counts, dead_letters, complaint
         )
         result, self.view.books = await asyncio.to_thread(judge, self._scenario, self._options.seed, evidence)
+        result.faults_injected += self.helm.done
         self.view.counters = result.counters
         return result
 

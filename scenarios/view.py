@@ -8,6 +8,8 @@ from typing import Any
 from actors.messages import Lifecycle
 from broker.codec import CodecError, unpack
 from scenarios.load import Load
+from scenarios.pace import Pace
+from scenarios.tally import StepTally
 
 MAX_FAULT_LINES = 100
 MAX_LATEST_SAGAS = 50
@@ -46,6 +48,11 @@ class RunView:
     parked: dict[str, str] = field(default_factory=dict)
     stalled: dict[str, str] = field(default_factory=dict)
     books: dict[str, list[str]] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)  # that the last audit has found
+    pace: Pace = field(default_factory=Pace)
+    tally: StepTally = field(default_factory=StepTally)
+    held_messages: int | None = None  # that the broker has and nobody has acknowledged; None while it does not say
+    dead_letters: int = 0
     nodes_up: dict[str, bool] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -53,11 +60,16 @@ class RunView:
     latest: dict[str, SagaLine] = field(default_factory=dict)
     latest_states: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
+    remarked: tuple[float, str] = (0.0, "")  # what someone at the keys is to be told, and when (monotonic seconds)
+
     def elapsed_seconds(self) -> float:
         return time.monotonic() - self.begun_at
 
     def fault(self, text: str) -> None:
         self.faults.append((self.elapsed_seconds(), text))
+
+    def remark(self, text: str) -> None:
+        self.remarked = (time.monotonic(), text)
 
     def heard(self, event: Lifecycle) -> None:
         """Take in a lifecycle event; the newest sagas are kept."""

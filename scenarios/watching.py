@@ -1,15 +1,21 @@
 """Reads the nodes' stores and figures while they run, as any other process could, for the runner and its view."""
 
+import asyncio
 import time
 from collections import Counter
 from pathlib import Path
 
 from actors.record import Record, from_snapshot, stalled
+from broker.jetstream import JetStream
+from broker.port import BrokerError
+from broker.subjects import STREAMS
 from persistence import snapshots
 from persistence.environment import Environment
-from persistence.errors import StorageError
+from persistence.errors import ClosedError, StorageError
 from persistence.transaction import Transaction
 from scenarios.calling import call
+from scenarios.inspection import Inspector, Life
+from scenarios.load import SAGA_ENDS
 from scenarios.scenario import COORDINATOR, SERVICES, Findings, Scenario, ScenarioError
 from scenarios.serving import read_stats
 from scenarios.view import RunView, park_reason
@@ -17,6 +23,7 @@ from scenarios.view import RunView, park_reason
 MAX_SAGAS = 1_000_000  # to look through at the end of a run
 MAX_SHOWN_SAGAS = 200
 AUDIT_SECONDS = 0.5
+BROKER_SECONDS = 0.5
 AUDIT_SHARE = 50.0  # of the time that the last audit took, before the next one
 _SHARED_COUNTERS = ("commits", "works", "redelivered", "dead_letters")
 
@@ -29,13 +36,18 @@ class Stores:
         self._data = data
         self._environments: dict[str, Environment] = {}
         self._next_audit_at = 0.0
+        self._ended_seen = 0  # of the load's ended requests, those that the view has taken in
+        self._is_closed = False
 
     def close(self) -> None:
+        self._is_closed = True
         for environment in self._environments.values():
             environment.close()
         self._environments.clear()
 
     def environment(self, role: str) -> Environment:
+        if self._is_closed:  # a thread that draws may be late; what is opened now nobody would close
+            raise ClosedError(f"{self._data}: the run does not read its stores any more")
         environment = self._environments.get(role)
         if environment is None:
             environment = self._environments[role] = Environment.open_read_only(self._data / role)
@@ -99,7 +111,8 @@ class Stores:
     def refresh(self, view: RunView) -> None:
         """Bring a view up to date: with all that a dashboard shows, or just how far the run has come.
 
-        Each part is replaced whole: the event loop's thread reads them while another one may run this.
+        Each part is replaced whole, or grows without any other part of it changing its place: the event loop's
+        thread reads them while another one may run this.
         """
         if not view.detailed:
             with self.environment(COORDINATOR).read() as tx:
@@ -109,13 +122,16 @@ class Stores:
         view.counters = self.counters()
         begun = time.monotonic()
         if begun >= self._next_audit_at:
-            view.books = self.audit(settled=False).books
+            found = self.audit(settled=False)
+            view.books, view.violations = found.books, found.violations
             # It reads every order there is: with many of them, look less often.
             now = time.monotonic()
             self._next_audit_at = now + max(AUDIT_SECONDS, AUDIT_SHARE * (now - begun))
 
     def _refresh_sagas(self, view: RunView) -> None:
-        now = time.time()
+        now, load = time.time(), view.load
+        # Before the store is read: what is heard of has been saved.
+        ended = [] if load is None else load.ended[self._ended_seen :]
         with self.environment(COORDINATOR).read() as tx:
             parked, active = _parked(tx), _active(tx)
             states = {saga_id: _step_states(view, record) for saga_id, record in active.items()}
@@ -128,7 +144,33 @@ class Stores:
                 if saga_id not in states and (found := snapshots.load(tx, saga_id)):
                     states[saga_id] = _step_states(view, from_snapshot(found.snapshot))
             view.sagas_by_phase = _phases(tx, active)
+            sagas = [journey.saga_id for journey in ended if journey.end in SAGA_ENDS and not journey.ended_before]
+            view.tally.update(tx, sagas, active)
         view.parked, view.stalled, view.latest_states = parked, late, states
+        if load is not None:
+            ends = [journey.ended_at for journey in ended if not journey.ended_before]
+            view.pace.add(end - load.begun_at for end in ends if end is not None)
+            self._ended_seen += len(ended)
+
+    def life(self, saga_id: str) -> Life | None:
+        """All there is about one saga; None if it has none, or cannot be read just now."""
+        try:
+            inspector = Inspector(self._data, self.environment(COORDINATOR), self._scenario.domain.sagas)
+            return inspector.life(saga_id)
+        except (StorageError, ScenarioError):
+            return None
+
+
+async def watch_broker(client: JetStream, view: RunView) -> None:
+    """Keep a view up to date about what the broker holds, as long as a dashboard shows it."""
+    while True:
+        if view.detailed:
+            try:
+                held = [await client.stream_messages(spec.name) for spec in STREAMS if spec.retention == "workqueue"]
+                view.held_messages, view.dead_letters = sum(held), await client.stream_messages("SAGA_DEAD")
+            except BrokerError:
+                view.held_messages = None
+        await asyncio.sleep(BROKER_SECONDS)
 
 
 def _active(tx: Transaction) -> dict[str, Record]:

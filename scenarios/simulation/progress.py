@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from scenarios.dashboard import is_possible
+from scenarios.cockpit.dashboard import is_possible
 
 Tell = Callable[[str], None]
 

@@ -71,6 +71,7 @@ def test_journal(environment: Environment) -> None:
         journal.append(tx, "s-2", 0, b"other")
         journal.append(tx, "s", 2, b"again")
         assert journal.read(tx, "s") == [(0, b"0"), (2, b"again"), (300, b"300"), (70_000, b"70000")]
+        assert journal.read(tx, "s", 300) == [(300, b"300"), (70_000, b"70000")]
         assert journal.read(tx, "nobody") == []
         assert journal.forget(tx, "s") == 4
         assert journal.read(tx, "s") == []

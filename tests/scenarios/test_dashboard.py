@@ -2,118 +2,49 @@
 
 import asyncio
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable
 from io import StringIO
-from typing import cast
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from actors.dispatch import Loop
-from actors.messages import Lifecycle
-from broker.port import Broker
-from scenarios import dashboard, library
-from scenarios.dashboard import render, share, show
+from scenarios.cockpit import dashboard
+from scenarios.cockpit.dashboard import Focus, render, share, show
+from scenarios.cockpit.head import RATE_SECONDS, SAMPLE, current_rate
+from scenarios.cockpit.panels import Panel, books_panel, steps_panel
+from scenarios.cockpit.sagas import moved
 from scenarios.glyphs import ASCII, UNICODE, Glyphs
-from scenarios.load import Journey, Load
-from scenarios.panels import RATE_SECONDS, SAMPLE, Panel, books_panel, current_rate
-from scenarios.scenario import Fate, Request
+from scenarios.inspection import Inspector, Life
+from scenarios.tally import StepCount
 from scenarios.view import RunView
+from tests.scenarios.played import PARKED, one_of_each
+from tests.scenarios.views import (
+    BEGUN_AT,
+    at_the_end,
+    empty,
+    load_of,
+    mid_run,
+    saga_id,
+    with_parked,
+)
 
-STEPS = ["open", "reserve", "authorize", "prepare", "confirm", "commit_stock", "capture", "dispatch"]
-BEGUN_AT = 100.0
 SIZES = [(160, 50), (120, 30), (80, 24), (79, 12), (40, 10), (20, 5), (7, 3), (1, 1), (0, 0)]
-
-
-class StoppedClock:
-    """A loop on which nothing ever happens."""
-
-    def time(self) -> float:
-        return BEGUN_AT
-
-    def call_soon(self, *_: object) -> None: ...
-
-    def call_later(self, *_: object) -> None: ...
-
-
-class DeafBroker:
-    """A broker that nothing is ever sent to."""
-
-    max_payload_bytes = 1 << 20
-
-
-def load_of(orders: int, seconds: list[float]) -> Load:
-    """A load whose first journeys have ended, the last one now; each took so long."""
-    load = Load(
-        library.find("mixed"), cast(Loop, StoppedClock()), cast(Broker, DeafBroker()), seed=7, orders=orders,
-        concurrency=50, epoch_seconds=0.0, saga=None, look=lambda _: "",
-    )  # fmt: skip
-    for i, took in enumerate(seconds):
-        end = BEGUN_AT + 10 * (i + 1) / len(seconds)
-        load.ended.append(
-            Journey(i, f"saga-{i}", Request({}, Fate.EITHER), end - took, 0.0, ended_at=end, end="completed")
-        )
-    load.ends = Counter({"completed": len(seconds)})
-    return load
-
-
-def empty() -> RunView:
-    return RunView("mixed", "Three orders in ten fail.", "real", 7, 200, "data", steps={"order": STEPS})
-
-
-def mid_run() -> RunView:
-    view = empty()
-    view.begun_at = time.monotonic() - 10.0
-    view.load = load_of(200, [0.045] * 100)
-    view.sagas_by_phase = Counter({"running": 40, "compensating": 2})
-    view.nodes_up = {"coordinator": True, "services": True, "broker": False}
-    view.restarts = {"coordinator": 2, "services": 0, "broker": 0}
-    view.books = {
-        "order": ["3 CANCELLED, 57 CONFIRMED, 42 PENDING"],
-        "inventory": [f"sku-{i}: 90 available + 4 reserved + 6 sold = 100" for i in range(12)],
-        "payment": ["100.00 captured + 5.00 voided + 20.00 held = 125.00 EUR"],
-        "shipping": ["3 cancelled, 57 dispatched"],
-    }
-    view.counters = {"transitions": 1600, "retries": 3, "coordinator_redelivered": 5}
-    view.fault("kill coordinator at commit.after, authorize of saga 3")
-    view.latest_states = {saga_id(i): states("done", "done", "doing", "done") for i in range(42)}
-    for i in range(42, 50):
-        view.heard(Lifecycle(saga_id(i), "order", "started", 1000.0, ""))
-        view.heard(Lifecycle(saga_id(i), "order", "completed", 1000.044, ""))
-    return view
-
-
-def with_parked() -> RunView:
-    view = mid_run()
-    view.parked = {saga_id(40): "capture refused: the card has expired"}
-    view.latest_states[saga_id(40)] = states(*["done"] * 5, "done", "do_refused", "done")
-    view.stalled = {saga_id(41): "its next event is 3.2 s overdue"}
-    return view
-
-
-def at_the_end() -> RunView:
-    view = mid_run()
-    view.load = load_of(200, [0.045] * 200)
-    view.load.ended_at = BEGUN_AT + 10
-    view.sagas_by_phase, view.latest_states = Counter(), {}
-    return view
-
-
 VIEWS = [empty, mid_run, with_parked, at_the_end]
 
 
-def saga_id(number: int) -> str:
-    return f"01a2050f91df-s7-{number:07d}"
+def screen(view: RunView, width: int, height: int, glyphs: Glyphs = UNICODE, focus: Focus | None = None) -> list[str]:
+    return [str(line) for line in render(view, width, height, glyphs, focus).renderables]
 
 
-def states(*statuses: str) -> list[tuple[str, str]]:
-    return list(zip(STEPS, [*statuses, *["idle"] * (8 - len(statuses))], strict=True))
-
-
-def screen(view: RunView, width: int, height: int, glyphs: Glyphs = UNICODE) -> list[str]:
-    return [str(line) for line in render(view, width, height, glyphs).renderables]
+@pytest.fixture
+def life(tmp_path: Path) -> Life:
+    """All about a saga that is parked."""
+    inspector = Inspector.open(one_of_each(tmp_path))
+    try:
+        return inspector.life(PARKED)
+    finally:
+        inspector.close()
 
 
 # --- what fits -------------------------------------------------------------------------------------------------
@@ -122,14 +53,16 @@ def screen(view: RunView, width: int, height: int, glyphs: Glyphs = UNICODE) -> 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("make", VIEWS)
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
-def test_fits(make: Callable[[], RunView], width: int, height: int, glyphs: Glyphs) -> None:
-    """At any size, whatever the run, nothing is wider or higher than the terminal."""
-    frame = render(make(), width, height, glyphs)
-    output = StringIO()
-    Console(file=output, width=max(1, width), force_terminal=False).print(frame)
-    assert len(frame.renderables) <= height
-    assert len(output.getvalue().splitlines()) <= height
-    assert all(line.cell_len <= width for line in frame.renderables)  # type: ignore[union-attr]
+def test_fits(make: Callable[[], RunView], width: int, height: int, glyphs: Glyphs, life: Life) -> None:
+    """At any size, whatever the run and the keys have chosen, nothing is wider or higher than the terminal."""
+    chosen = [None, Focus(), Focus(saga_id(41)), Focus(PARKED, True, life), Focus(PARKED, True)]
+    for focus in chosen:
+        frame = render(make(), width, height, glyphs, focus)
+        output = StringIO()
+        Console(file=output, width=max(1, width), force_terminal=False).print(frame)
+        assert len(frame.renderables) <= height
+        assert len(output.getvalue().splitlines()) <= height
+        assert all(line.cell_len <= width for line in frame.renderables)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50)])
@@ -145,9 +78,12 @@ def test_tells_what_matters(width: int, height: int) -> None:
         "50 %",
         "40 running",
         "2 compensating",
+        "0 of 50 orders in flight",
     ]
     facts += ["100 completed", "10/s mean", "p50 45 ms", "coordinator up, 2 restarts", "broker DOWN"]
-    facts += ["1,600 transitions", "5 redelivered", "57 CONFIRMED", "= 125.00 EUR", "57 dispatched", "= 100"]
+    facts += ["12 pending", "5 redelivered", "2 dead letters", "3 retries", "they add up"]
+    facts += ["57 CONFIRMED", "= 125.00 EUR", "57 dispatched", "= 100", "peak 12/s", "0.25 s a column"]
+    facts += ["done/refused/retried/undone", "of 90 of 100 sagas", "authorize", "commit_stock"]
     facts += ["kill coordinator at commit.after", "●●▸●···· authorize", "●●●●●●●● completed in 44 ms"]
     assert [fact for fact in facts if fact not in text] == []
 
@@ -167,7 +103,7 @@ def test_many_parked() -> None:
     view = with_parked()
     view.parked = {f"01a2050f0000-s7-{i:07d}": "the carrier is on strike" for i in range(500)}
     lines = screen(view, 80, 24)
-    assert sum("parked: the carrier" in line for line in lines) >= 3
+    assert sum("parked: the carrier" in line for line in lines) >= 2
     assert any(saga_id(0) in line for line in lines)
     assert "500 parked" in lines[2]
 
@@ -198,6 +134,107 @@ def test_hostile_text() -> None:
     assert any("[red]x[/red]" in line for line in lines)
 
 
+# --- the run over time -----------------------------------------------------------------------------------------
+
+
+def lines_over_time(view: RunView, width: int) -> tuple[str, str]:
+    """What the lines of the rate and of the faults draw."""
+    rate, faults = (
+        next(line for line in screen(view, width, 24) if line.startswith(word)) for word in ("rate", "fau")
+    )
+    return rate[8 : width - 18].rstrip(), faults[8 : width - 18].rstrip()
+
+
+def test_faults_stand_below_the_rate_of_their_time() -> None:
+    """A column is the same time in both lines; where nothing ended is nothing, and several faults are counted."""
+    view = mid_run()
+    view.pace.ends[20:24] = [0, 0, 0, 0]
+    view.faults.clear()
+    view.faults.extend([(2.5, "one"), (5.0, "two"), (5.1, "three")])
+    rate, faults = lines_over_time(view, 80)
+    assert (len(rate), rate[20:24]) == (40, "    ")
+    assert " " not in rate[:20]
+    assert faults == " " * 10 + "×" + " " * 9 + "2"
+
+
+def test_a_long_run_fits_into_the_same_columns() -> None:
+    """Columns stand for more and more time, so that the whole run is there: marks move together with the rate."""
+    view = mid_run()
+    view.begun_at -= 3600
+    view.pace.add([2000.0] * 640)
+    view.faults.clear()
+    view.faults.append((2000.0, "late"))
+    rate, faults = lines_over_time(view, 80)
+    column = 2000 // 128  # 54 columns, for an hour: 128 s each
+    assert (rate[column], faults) == ("█", " " * column + "×")
+    assert "peak 5/s" in "\n".join(screen(view, 80, 24))
+    assert "128 s a column" in "\n".join(screen(view, 80, 24))
+
+
+# --- what keys have chosen -------------------------------------------------------------------------------------
+
+
+def test_the_help_is_the_last_line() -> None:
+    """All keys at 80 columns, those that fit elsewhere; none where there is no terminal to press them on."""
+    full = "q quit  ↑↓⏎ saga  x cancel  r resume/retry  csb kill  CSB pause  w wipe  -+ load"
+    for view in (empty(), mid_run()):
+        lines = screen(view, 80, 24, focus=Focus())
+        assert (len(lines), lines[-1]) == (24, full)
+    assert screen(mid_run(), 40, 10, focus=Focus())[-1] == "q quit  ↑↓⏎ saga  x cancel"
+    assert screen(mid_run(), 80, 24, focus=Focus(PARKED, True))[-1].startswith("q quit  esc back  x cancel")
+    assert full not in "\n".join(screen(mid_run(), 80, 24))
+
+
+def test_a_remark_stands_for_a_while_where_the_keys_are() -> None:
+    """What someone at the keys is to know is said in the last line, and moves nothing."""
+    view = mid_run()
+    view.remark("cannot kill broker: it is down")
+    assert screen(view, 80, 24, focus=Focus())[-1] == "cannot kill broker: it is down"
+    view.remarked = (view.remarked[0] - dashboard.REMARK_SECONDS, view.remarked[1])
+    assert screen(view, 80, 24, focus=Focus())[-1].startswith("q quit")
+
+
+def test_the_selected_saga_is_marked() -> None:
+    """Without colours too; and whoever goes down the list finds every saga on the screen, one after the other."""
+    view, chosen, seen = with_parked(), "", []
+    for _ in range(60):
+        chosen = moved(view, chosen, 1)
+        seen.append(chosen)
+        marked = [line for line in screen(view, 80, 24, focus=Focus(chosen)) if "❯" in line]
+        assert [line.startswith(f"{chosen}❯") for line in marked] == [True]
+    assert seen[:3] == [saga_id(40), saga_id(41), saga_id(0)]
+    assert len(set(seen)) == 50
+    assert seen[49:] == [seen[49]] * 11  # the end of the list
+    assert moved(view, saga_id(41), -1) == saga_id(40) == moved(view, saga_id(40), -1)
+
+
+def test_a_selected_saga_may_go() -> None:
+    """It stays on the screen when it is none of the latest any more; from there one begins anew on top."""
+    lines = screen(with_parked(), 80, 24, focus=Focus("01a2050f91df-gone"))
+    assert "01a2050f91df-gone❯ no longer among the latest" in lines
+    assert moved(with_parked(), "01a2050f91df-gone", 1) == saga_id(40)
+    assert moved(empty(), "", 1) == ""
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50)])
+def test_an_open_saga_is_told_whole(width: int, height: int, life: Life) -> None:
+    """Why it is parked, each step as a bar, and its latest transitions, beside how the run is getting on."""
+    lines = screen(mid_run(), width, height, focus=Focus(PARKED, True, life))
+    text = "\n".join(lines)
+    assert [line.split()[0] for line in lines[:4]] == ["mixed", "orders", "sagas", "nodes"]
+    assert f"── {PARKED}  order  parked, running ──" in text
+    assert "capture refused: no" in text
+    for step in ("open", "authorize", "dispatch"):
+        assert any(line.startswith(step) and "━" in line for line in lines)
+    last = next(line for line in lines if line.lstrip().startswith("9 "))
+    assert last.split()[:7] == ["9", "+0.080", "s", "30.0", "ms", "dispatch", "1"]
+
+
+def test_an_open_saga_that_cannot_be_read() -> None:
+    """While its store is away, the screen says so."""
+    assert "it cannot be read just now" in screen(mid_run(), 80, 24, focus=Focus(PARKED, True))
+
+
 # --- what is given out -----------------------------------------------------------------------------------------
 
 
@@ -220,6 +257,40 @@ def test_books_of_all() -> None:
     lines = [str(line) for line in books_panel(mid_run(), UNICODE, 78).draw(5)]
     assert [line.split()[0] for line in lines] == ["order", "inventory", "sku-1:", "payment", "shipping"]
     assert lines[2].endswith("+10 more")
+
+
+def test_a_sum_stays_to_be_seen() -> None:
+    """A line of books that is too long loses its parts before the sum that they must have."""
+    view = mid_run()
+    view.books = {"payment": ["1,551,273.00 captured + 197,649.00 voided + 20,000.00 held = 1,768,922.00 EUR"]}
+    line = str(books_panel(view, UNICODE, 60).draw(1)[0])
+    assert line == "payment    1,551,273.00 captured + 197,6… = 1,768,922.00 EUR"
+
+
+def test_books_that_do_not_add_up() -> None:
+    """What an audit finds in the middle of a run is said at once."""
+    view = mid_run()
+    view.violations = ["sku-3: oversold"]
+    assert books_panel(view, UNICODE, 78).notes == ("1 VIOLATION: sku-3: oversold",)
+    assert "1 VIOLATION: sku-3" in "\n".join(screen(view, 80, 24))
+
+
+def test_steps_dense_and_wide() -> None:
+    """A line a step with the columns named, or as many steps a line as fit, with large numbers in short."""
+    view = mid_run()
+    view.tally.counts["open"] = StepCount(123_456, 9_999, 10_000, 7)
+    panel_ = steps_panel(view, UNICODE, 78)
+    assert str(panel_.draw(9)[0]).split() == ["done", "refused", "retried", "undone"]
+    assert str(panel_.draw(9)[1]).split() == ["open", "123,456", "9,999", "10,000", "7"]
+    assert str(panel_.draw(3)[0]).split() == [
+        "open",
+        "123k/9999/10k/7",
+        "reserve",
+        "0/0/0/0",
+        "authorize",
+        "57/14/3/9",
+    ]
+    assert len(panel_.draw(panel_.least)) == panel_.least == 3
 
 
 def test_rate_of_now() -> None:
@@ -261,7 +332,7 @@ def test_own_screen() -> None:
     async def run() -> str:
         terminal, view = Terminal(), mid_run()
         console = Console(file=terminal, force_terminal=True, width=80, height=24, legacy_windows=False)
-        showing = asyncio.create_task(show(view, pytest.fail, console))
+        showing = asyncio.create_task(show(view, pytest.fail, console=console))
         await terminal.drawn.wait()
         assert view.detailed
         showing.cancel()
@@ -294,7 +365,7 @@ def test_failure_leaves_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
                 plain_line.set()
 
         console = Console(file=StringIO(), force_terminal=True, width=80, height=24)
-        showing = asyncio.create_task(show(view, tell, console))
+        showing = asyncio.create_task(show(view, tell, console=console))
         await plain_line.wait()
         showing.cancel()
         return told

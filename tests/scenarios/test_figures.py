@@ -11,8 +11,8 @@ from actors.state import Outcome, Verb
 from broker import codec
 from broker.port import Broker, Consumer, Delivery
 from scenarios import library
+from scenarios.cockpit.head import latest_journeys
 from scenarios.load import Load
-from scenarios.panels import latest_journeys
 from scenarios.scenario import PLACE, ScenarioError
 from tests.scenarios.conftest import Sim
 

@@ -338,7 +338,7 @@ def test_damage_of_a_writer(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise CorruptError("torn")
 
     monkeypatch.setattr(inspection, "check", commit_and_complain)
-    Inspector(data).close()
+    Inspector.open(data).close()
     monkeypatch.setattr(inspection, "check", lambda *_: (_ for _ in ()).throw(CorruptError("torn")))
     with pytest.raises(CorruptError):
-        Inspector(data)
+        Inspector.open(data)

@@ -159,7 +159,7 @@ runpy.run_path({path!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", ["asyncio", "lmdb", "scenarios.dashboard"])
+@pytest.mark.parametrize("name", ["asyncio", "lmdb", "scenarios.cockpit.dashboard"])
 def test_an_interrupt_while_modules_are_loaded_is_quiet(name: str) -> None:
     """Ctrl-C in the first moments ends the process by that signal, without a traceback."""
     code = INTERRUPTED.format(name=name, root=str(ROOT), path=str(ROOT / "run_sim.py"))
