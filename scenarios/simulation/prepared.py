@@ -1,29 +1,21 @@
-"""What a plan makes of its scenario: services that can be troubled, sagas of another temper, cancels in the load."""
+"""What a plan makes of its scenario: sagas of another temper, cancels in the load."""
 
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any
 
 from actors.definition import Retry, Saga, Siblings
-from actors.handlers import ServiceHandlers
 from scenarios.scenario import Fate, Request, Scenario
 from scenarios.simulation.plan import FaultPlan
-from scenarios.simulation.trouble import Troubles
 
 
-def prepared(scenario: Scenario, plan: FaultPlan, troubles: Troubles) -> Scenario:
+def prepared(scenario: Scenario, plan: FaultPlan) -> Scenario:
     """The scenario as a life of this plan lives it."""
-    domain = scenario.domain
-
-    def services(conducts: Any) -> list[ServiceHandlers]:
-        return [troubles.wrap(service) for service in domain.services(conducts)]
-
-    sagas = {name: _tempered(saga, plan) for name, saga in domain.sagas.items()}
+    sagas = {name: _tempered(saga, plan) for name, saga in scenario.domain.sagas.items()}
     cancels = {fault.count: fault.value for fault in plan.faults if fault.kind == "cancel"}
     return replace(
         scenario,
-        domain=replace(domain, services=services, sagas=sagas),
+        domain=replace(scenario.domain, sagas=sagas),
         load=partial(_cancelled, scenario, cancels) if cancels else scenario.load,
     )
 
