@@ -79,6 +79,7 @@ class SimulatedWorld:
             concurrency=concurrency or scenario.concurrency,
             epoch_seconds=BEGAN_AT_SECONDS,
             saga=saga,
+            life=CLIENT,
             look=self._look,
             on_event=on_event,
         )
