@@ -17,8 +17,9 @@ from persistence import snapshots
 from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_paths import Case, laid_over
 from scenarios.simulation.disk import scratch_directory
-from scenarios.simulation.judge import judge_nodes, judge_sagas
+from scenarios.simulation.judge import judge_nodes, judge_sagas, parked_sagas
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
+from scenarios.simulation.outside import Operator
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.tap import Watcher, messages_of
 from scenarios.simulation.trace import Trace, hearer
@@ -122,15 +123,31 @@ class _World(SimulatedWorld):
         self._deliveries: Counter[str] = Counter()
         self._started_at = 0.0
         loop = SimulatedLoop(SEED)
-        troubles = Troubles(
-            Random(SEED), scenario.domain
-        )  # none but what the path has laid over; effects are counted
+        troubles = Troubles(Random(SEED), scenario.domain)  # counts effects; any trouble is laid over by the path
         self.watcher = Watcher(scenario.domain.sagas, Trace(loop.time))
         super().__init__(
             scenario, SEED, directory, loop=loop, split=True, saga=saga, on_event=self._heard,
             tap=self.watcher.tap, probe=self._probe_of, wrap_service=troubles.wrap,
         )  # fmt: skip
         self.broker.watch = self._watch
+        self._resumed: set[tuple[str, bytes]] = set()
+        if life.case.path.parks:
+            self._resume_parked(Operator(self))
+
+    def _resume_parked(self, operator: Operator) -> None:
+        """Be the operator: resume each saga once for each time that it has parked. No resume may be lost."""
+        if self.coordinator.up:
+            with self.coordinator.environment.read() as tx:
+                parked = set(snapshots.scan_parked(tx))
+            for saga_id, _ in sorted(parked - self._resumed):
+                operator.resume(saga_id)
+            self._resumed |= parked
+        self.loop.call_later(_TURN_SECONDS, self._resume_parked, operator)
+
+    def unsettled(self) -> str:
+        """With an operator at hand nothing stays parked."""
+        parked = parked_sagas(self.coordinator) if self.life.case.path.parks else {}
+        return super().unsettled() or (f"{len(parked)} sagas are parked" if parked else "")
 
     def _watch(self, what: str, message: Stored) -> None:
         if what == "delivered":

@@ -139,7 +139,8 @@ class _Explorer:
         subject, report = self._subject, self.report
         first = subject.live(Case(first_path(subject.request), 1), ())
         report.definition = first.definition
-        for case in _cases(subject, first, sagas):
+        cases = _cases(subject, first, sagas)
+        for case in cases:
             life = subject.live(case, ())
             report.cases.append((case.name, len(life.passings)))
             self._judge(life)
@@ -148,7 +149,7 @@ class _Explorer:
                 return
         definition = subject.scenario.domain.sagas.get(first.definition)
         if definition is not None:
-            report.wanted = _wanted(subject.scenario, definition)
+            report.wanted = _wanted(subject.scenario, definition, parks=any(case.path.parks for case in cases))
             for name in sorted(never_refused(subject.scenario.domain, definition)):
                 report.notes.append(f"left out: {name} refused, since its compensation is unconditional")
 
@@ -241,7 +242,7 @@ def repetitions(passings: Iterable[Passing]) -> set[Point]:
     return found
 
 
-def _wanted(scenario: Scenario, definition: Saga) -> set[Cell]:
+def _wanted(scenario: Scenario, definition: Saga, *, parks: bool) -> set[Cell]:
     """Where there must have been a crash: a step's commands at every boundary of its service and the coordinator.
 
     A coordinator commits what a command follows from, publishes the command, and acknowledges its reply.
@@ -255,4 +256,5 @@ def _wanted(scenario: Scenario, definition: Saga) -> set[Cell]:
     wanted |= {(domain.entry_service, b, "start") for b in BOUNDARIES if b.startswith("publish")}
     wanted |= {(COORDINATOR_NAME, b, "answer") for b in BOUNDARIES if b.startswith("publish")}
     wanted |= {(domain.entry_service, b, "answer") for b in BOUNDARIES if not b.startswith("publish")}
-    return wanted | {(COORDINATOR_NAME, b, label) for b in BOUNDARIES[4:] for label in ("start", "cancel")}
+    told = ("start", "cancel", "resume") if parks else ("start", "cancel")
+    return wanted | {(COORDINATOR_NAME, b, label) for b in BOUNDARIES[4:] for label in told}

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from actors.messages import Command, to_envelope
+from actors.node import Node
 from actors.saga import SagaActor
 from actors.service import Service
+from broker.port import Delivery
 from broker.receipt import Receipt
 from scenarios.scenario import Scenario, ScenarioError
 from scenarios.shop.domain import malformed
@@ -34,7 +36,8 @@ def test_every_single_crash_of_one_saga_ends_well() -> None:
     assert report.singles == report.boundaries > 800
     assert [name for name, _ in report.cases] == [
         "success.1", "rejected.1", "reserve-refused.1", "authorize-refused.1", "prepare-refused.1",
-        "confirm-refused.1", "confirm-unknown.1", "cancel.1", "cancel-late.1",
+        "confirm-refused.1", "confirm-unknown.1", "dispatch-refused.1", "undo-prepare-unknown.1",
+        "cancel.1", "cancel-late.1",
     ]  # fmt: skip
     assert report.render()[-1].startswith("passed: 0 of")
 
@@ -215,6 +218,31 @@ def test_a_service_that_acknowledges_before_it_commits_is_caught(monkeypatch: py
     assert any(
         "'do place' too early: the broker has no answer to it" in complaint for complaint in complaints(report)
     )
+
+
+@pytest.mark.parametrize("hasty", [False, True])
+@pytest.mark.parametrize(
+    ("path", "asks"), [("dispatch-refused.1", "do dispatch"), ("undo-prepare-unknown.1", "undo prepare")]
+)
+def test_a_resume_that_gets_lost_is_caught(
+    path: str, asks: str, hasty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator resumes once what has parked; a coordinator that acknowledges that unsaved can lose it."""
+    if hasty:
+        opened = Node.open
+
+        def acknowledged(self: Node, delivery: Delivery) -> object:
+            delivery.ack()
+            return opened(self, delivery)
+
+        monkeypatch.setattr(Node, "open", acknowledged)
+    passings = repeat(happy.scenario, f"{path}@").passings
+    parked = next(i for i, passing in enumerate(passings) if "event parked" in passing.labels)
+    later = (passing for passing in passings[parked:] if asks in passing.labels)
+    saves = next(passing.point for passing in later if passing.point[:2] == ("main", "commit.before"))
+    life = repeat(happy.scenario, f"{path}@{saves}")
+    assert any("1 sagas are parked" in complaint for complaint in life.complaints) == hasty
+    assert hasty or not life.complaints
 
 
 def test_a_late_message_is_not_acknowledged_before_what_made_it_late_is_saved() -> None:
