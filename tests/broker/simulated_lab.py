@@ -7,7 +7,7 @@ from broker.port import Broker, Consumer, Subscription
 from broker.simulated import SimulatedBroker
 from broker.subjects import events
 from scenarios.simulation.loop import SimulatedLoop
-from tests.broker.labs import Bell, Ear, Outcome
+from tests.broker.labs import Bell, Ear, Outcome, limited
 
 LIMIT_SECONDS = 300.0
 
@@ -47,7 +47,10 @@ class SimulatedLab:
         subscription.close()
 
     def held(self, stream: str) -> int:
-        return len(self.server.store.streams[stream].messages)
+        return self.server.store.streams[stream].held(self.loop.time())
+
+    def limit(self, stream: str, *, max_age_seconds: float | None = None, max_bytes: int | None = None) -> None:
+        self.server.store.streams[stream].spec = limited(stream, max_age_seconds, max_bytes)
 
     def bounce(self) -> None:
         self.server.crash()

@@ -217,6 +217,34 @@ def test_only_new_messages_are_heard_by_who_asks_for_them(lab: Lab) -> None:
     assert b"old" not in ear.payloads
 
 
+def test_the_oldest_give_way_to_the_newest(lab: Lab) -> None:
+    """A stream with a limit of size keeps the newest messages that find room in it, in their order."""
+    lab.limit("SAGA_EVENT", max_bytes=64 * 1024)
+    payloads = [bytes([number]) * 4096 for number in range(40)]
+    for number, payload in enumerate(payloads):
+        outcome = lab.publish(subjects.event("order"), payload, f"event {number}")
+        lab.until(partial(getattr, outcome, "stored"))
+    ear, _ = lab.listen(subjects.events("late"))
+    lab.until(lambda: payloads[-1] in ear.payloads)
+    assert ear.payloads == payloads[-len(ear.payloads) :]
+    assert 12 <= len(ear.payloads) <= 16
+
+
+def test_what_is_too_old_is_gone(lab: Lab) -> None:
+    """A stream with a limit of age drops what has reached it, whether anything new comes or not."""
+    lab.limit("SAGA_EVENT", max_age_seconds=0.5)
+    outcome = lab.publish(subjects.event("order"), b"old", "old")
+    lab.until(lambda: outcome.stored)
+    for _ in range(100):
+        if not lab.held("SAGA_EVENT"):
+            break
+        let_pass(lab, 1)
+    ear, _ = lab.listen(subjects.events("late"))
+    lab.publish(subjects.event("order"), b"new", "new")
+    lab.until(partial(ear.has_heard, 1))
+    assert ear.payloads == [b"new"]
+
+
 def test_an_idle_consumer_is_forgotten(lab: Lab) -> None:
     """One that nobody asks through for its time is gone: who comes later under its name begins anew."""
     outcome = lab.publish(subjects.event("order"), b"event", "event")
