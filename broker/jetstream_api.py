@@ -76,6 +76,7 @@ async def ensure_stream(client: Client, spec: StreamSpec, replicas: int) -> None
 
 
 def stream_config(spec: StreamSpec, replicas: int) -> Json:
+    """What JetStream is asked to make of a stream."""
     return {
         "name": spec.name,
         "subjects": list(spec.subjects),

@@ -1,9 +1,7 @@
 """Drives a broker from plain synchronous tests, so that the same contract holds for real and simulated ones."""
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +11,7 @@ from broker.jetstream import JetStream
 from broker.jetstream_api import request, stream_config
 from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
 from broker.server import EmbeddedServer
-from broker.subjects import STREAMS, StreamSpec, events
+from broker.subjects import StreamSpec, events
 
 T = TypeVar("T")
 
@@ -103,13 +101,6 @@ class Outcome:
         await self._bell.until(lambda: self.calls > 0)
 
 
-def limited(stream: str, max_age_seconds: float | None, max_bytes: int | None) -> StreamSpec:
-    """A stream with other limits. A server wants its duplicate window to be no longer than its messages' age."""
-    spec = next(spec for spec in STREAMS if spec.name == stream)
-    window = min(spec.duplicate_window_seconds, max_age_seconds or math.inf)
-    return replace(spec, max_age_seconds=max_age_seconds, max_bytes=max_bytes, duplicate_window_seconds=window)
-
-
 class Lab(Protocol):
     """A broker with its streams made, and the means to let its time pass."""
 
@@ -134,8 +125,8 @@ class Lab(Protocol):
         """How many messages a stream holds."""
         ...
 
-    def limit(self, stream: str, *, max_age_seconds: float | None = None, max_bytes: int | None = None) -> None:
-        """Have a stream keep less than it does."""
+    def change(self, spec: StreamSpec) -> None:
+        """Change a stream's limits and its duplicate window."""
         ...
 
     def bounce(self) -> None:
@@ -191,10 +182,10 @@ class RealLab:
     def held(self, stream: str) -> int:
         return self._runner.run(self._jetstream.stream_messages(stream))
 
-    def limit(self, stream: str, *, max_age_seconds: float | None = None, max_bytes: int | None = None) -> None:
-        self._runner.run(self._limit(limited(stream, max_age_seconds, max_bytes)))
+    def change(self, spec: StreamSpec) -> None:
+        self._runner.run(self._change(spec))
 
-    async def _limit(self, spec: StreamSpec) -> None:
+    async def _change(self, spec: StreamSpec) -> None:
         client = await nats.connect(self._server.url)
         await request(client, f"STREAM.UPDATE.{spec.name}", stream_config(spec, replicas=1))
         await client.close()

@@ -5,9 +5,9 @@ from random import Random
 
 from broker.port import Broker, Consumer, Subscription
 from broker.simulated import SimulatedBroker
-from broker.subjects import events
+from broker.subjects import StreamSpec, events
 from scenarios.simulation.loop import SimulatedLoop
-from tests.broker.labs import Bell, Ear, Outcome, limited
+from tests.broker.labs import Bell, Ear, Outcome
 
 LIMIT_SECONDS = 300.0
 
@@ -49,8 +49,8 @@ class SimulatedLab:
     def held(self, stream: str) -> int:
         return self.server.store.streams[stream].held(self.loop.time())
 
-    def limit(self, stream: str, *, max_age_seconds: float | None = None, max_bytes: int | None = None) -> None:
-        self.server.store.streams[stream].spec = limited(stream, max_age_seconds, max_bytes)
+    def change(self, spec: StreamSpec) -> None:
+        self.server.store.streams[spec.name].spec = spec
 
     def bounce(self) -> None:
         self.server.crash()
