@@ -65,7 +65,7 @@ async def check_enabled(client: Client) -> None:
 async def ensure_stream(client: Client, spec: StreamSpec, replicas: int) -> None:
     """Create a stream unless it exists. Raises StreamConflictError if the existing one cannot serve us."""
     try:
-        await request(client, f"STREAM.CREATE.{spec.name}", _stream_config(spec, replicas))
+        await request(client, f"STREAM.CREATE.{spec.name}", stream_config(spec, replicas))
     except ApiError as error:
         if error.code == _SUBJECTS_OVERLAP:
             raise await _overlap(client, spec) from None
@@ -75,7 +75,8 @@ async def ensure_stream(client: Client, spec: StreamSpec, replicas: int) -> None
         _check_stream(spec, found["config"])
 
 
-def _stream_config(spec: StreamSpec, replicas: int) -> Json:
+def stream_config(spec: StreamSpec, replicas: int) -> Json:
+    """What JetStream is asked to make of a stream."""
     return {
         "name": spec.name,
         "subjects": list(spec.subjects),

@@ -87,9 +87,14 @@ class Stream:
         self._drop_oldest(now)
         return message
 
+    def held(self, now: float) -> int:
+        """How many messages it holds, without those that have become too old by now."""
+        self._drop_oldest(now)
+        return len(self.messages)
+
     def _drop_oldest(self, now: float) -> None:
         age, size = self.spec.max_age_seconds, self.spec.max_bytes
-        while self.messages:
+        while self.messages and (age is not None or size is not None):
             oldest = next(iter(self.messages.values()))
             too_old = age is not None and now - oldest.at > age
             if not too_old and (size is None or self._bytes <= size):
@@ -126,6 +131,7 @@ class Stream:
 
     def take(self, durable: Durable, now: float) -> tuple[Stored, int] | None:
         """The next message for a consumer and how often it is delivered with this; None if there is none now."""
+        self._drop_oldest(now)
         while durable.due:
             sequence = durable.due.popleft()
             pending = durable.pending.get(sequence)

@@ -42,6 +42,9 @@ def _load_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses, among others, look for the module of a class
+    beside = str(path.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)  # as for a script of its own; last, so that it hides nothing of the house
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:

@@ -78,7 +78,7 @@ class Load:
 
     `look(saga_id)` reads from the store how a request ended ("" if it has not): for those whose last event was
     lost with a crash. `on_event` hears every lifecycle event. What the scenario's own code raises ends the load: it
-    is `failure`, and raised to whatever has called.
+    is `failure`, and raised to whatever has called. `life` begins its messages' ids, as a `Batcher`'s.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Load:
         epoch_seconds: float,
         saga: str | None,
         resumed: bool = False,
+        life: str | None = None,
         look: Callable[[str], str],
         on_event: Callable[[Lifecycle], None] | None = None,
         on_done: Callable[[], None] | None = None,
@@ -100,7 +101,7 @@ class Load:
         self._scenario = scenario
         self._loop = loop
         self._broker = broker
-        self._batcher = Batcher(broker, loop.call_soon, origin=CLIENT)
+        self._batcher = Batcher(broker, loop.call_soon, origin=CLIENT, life=life)
         self._seed = seed
         self._orders = orders
         self._concurrency = concurrency

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from random import Random
 from typing import Final, NamedTuple
@@ -12,17 +12,18 @@ from actors.record import from_snapshot
 from actors.state import Notice, Phase, Status, Verb
 from broker import codec
 from broker.receipt import Probe
+from broker.simulated_store import Stored
 from persistence import snapshots
 from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_paths import Case, laid_over
 from scenarios.simulation.disk import scratch_directory
-from scenarios.simulation.judge import judge_nodes, judge_sagas
+from scenarios.simulation.judge import judge_nodes, judge_sagas, parked_sagas
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
-from scenarios.simulation.node import SimulatedNode
+from scenarios.simulation.outside import Operator
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.tap import Watcher, messages_of
-from scenarios.simulation.trace import Trace
+from scenarios.simulation.trace import Trace, hearer
 from scenarios.simulation.world import SimulatedWorld
 
 SEED: Final = 1
@@ -45,11 +46,12 @@ class Point(NamedTuple):
 
 
 class Passing(NamedTuple):
-    """A point, what passed it (`do reserve`, `start`, `event completed`, ...), and in which turn of the loop."""
+    """A point, what passed it (`do reserve`, `start`, `event completed`, ...), and how many deliveries the broker
+    had made to its node until then."""
 
     point: Point
     labels: tuple[str, ...]
-    turn: int
+    deliveries: int
 
 
 @dataclass(slots=True)
@@ -83,11 +85,22 @@ def points_of(spec: str) -> tuple[str, tuple[Point, ...]]:
     return name, tuple(points)
 
 
-def live(scenario: Scenario, request: Request, case: Case, points: Sequence[Point], saga: str | None = None) -> Life:
-    """Run a case; crash the nodes at the points, which come one after another; judge the end."""
+def live(
+    scenario: Scenario,
+    request: Request,
+    case: Case,
+    points: Sequence[Point],
+    saga: str | None = None,
+    *,
+    brief: bool = False,
+) -> Life:
+    """Run a case; crash the nodes at the points, which come one after another; judge the end.
+
+    `brief` keeps no passings: they are needed for another crash only.
+    """
     life = Life(case, tuple(points))
     with scratch_directory() as directory, quiet():
-        world = _World(laid_over(scenario, request, case), directory, life, saga)
+        world = _World(laid_over(scenario, request, case), directory, life, saga, brief)
         try:
             _run(world)
             life.complaints += _judge(world)
@@ -103,35 +116,64 @@ def live(scenario: Scenario, request: Request, case: Case, points: Sequence[Poin
 class _World(SimulatedWorld):
     """A world that is watched at every boundary: each service is a node of its own."""
 
-    def __init__(self, scenario: Scenario, directory: FilePath, life: Life, saga: str | None) -> None:
+    def __init__(self, scenario: Scenario, directory: FilePath, life: Life, saga: str | None, brief: bool) -> None:
         self.life = life
+        self._brief = brief
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._deliveries: Counter[str] = Counter()
         self._started_at = 0.0
         loop = SimulatedLoop(SEED)
+        troubles = Troubles(Random(SEED), scenario.domain)  # counts effects; any trouble is laid over by the path
         self.watcher = Watcher(scenario.domain.sagas, Trace(loop.time))
         super().__init__(
-            _counted(scenario), SEED, directory,
-            loop=loop, split=True, saga=saga, on_event=self._heard, tap=self.watcher.tap, probe=self._probe_of,
+            scenario, SEED, directory, loop=loop, split=True, saga=saga, on_event=self._heard,
+            tap=self.watcher.tap, probe=self._probe_of, wrap_service=troubles.wrap,
         )  # fmt: skip
+        self.broker.watch = self._watch
+        self._resumed: set[tuple[str, bytes]] = set()
+        if life.case.path.parks:
+            self._resume_parked(Operator(self))
+
+    def _resume_parked(self, operator: Operator) -> None:
+        """Be the operator: resume each saga once for each time that it has parked. No resume may be lost."""
+        if self.coordinator.up:
+            with self.coordinator.environment.read() as tx:
+                parked = set(snapshots.scan_parked(tx))
+            for saga_id, _ in sorted(parked - self._resumed):
+                operator.resume(saga_id)
+            self._resumed |= parked
+        self.loop.call_later(_TURN_SECONDS, self._resume_parked, operator)
+
+    def unsettled(self) -> str:
+        """With an operator at hand nothing stays parked."""
+        parked = parked_sagas(self.coordinator) if self.life.case.path.parks else {}
+        return super().unsettled() or (f"{len(parked)} sagas are parked" if parked else "")
+
+    def _watch(self, what: str, message: Stored) -> None:
+        if what == "delivered":
+            self._deliveries[hearer(message.subject)] += 1
 
     def _probe_of(self, name: str) -> Probe:
-        return lambda boundary, things: self._passed(self._named(name), boundary, things)
+        return lambda boundary, things: self._passed(name, boundary, things)
 
-    def _named(self, name: str) -> SimulatedNode:
-        return next(node for node in self.nodes if node.name == name)
-
-    def _passed(self, node: SimulatedNode, boundary: str, things: object) -> None:
-        self._counts[node.name, boundary] += 1
-        point = Point(node.name, boundary, self._counts[node.name, boundary])
-        messages = _messages(things)
-        passing = Passing(point, tuple(dict.fromkeys(map(_label, messages))) or (NOTHING,), self.loop.steps)
+    def _passed(self, name: str, boundary: str, things: object) -> None:
+        self._counts[name, boundary] += 1
         life = self.life
-        if len(life.crashed) < len(life.points) and life.points[len(life.crashed)] == point:
-            life.crashed.append(passing)
-            life.passings.clear()
-            self.loop.call_later(DOWN_SECONDS, self.start, node)
-            node.crash_here()
-        life.passings.append(passing)
+        crashes_left = len(life.points) - len(life.crashed)
+        if not crashes_left and self._brief:
+            return
+        point = Point(name, boundary, self._counts[name, boundary])
+        if crashes_left and point != life.points[-crashes_left]:
+            return
+        labels = tuple(dict.fromkeys(map(_label, _messages(things)))) or (NOTHING,)
+        passing = Passing(point, labels, self._deliveries[name])
+        if not crashes_left:
+            life.passings.append(passing)
+            return
+        life.crashed.append(passing)
+        node = next(node for node in self.nodes if node.name == name)
+        self.loop.call_later(DOWN_SECONDS, self.start, node)
+        node.crash_here()
 
     def _heard(self, event: Lifecycle) -> None:
         self.life.definition = event.definition
@@ -139,14 +181,6 @@ class _World(SimulatedWorld):
             self._started_at = self.loop.time()
         elif event.turn == Notice.PIVOT.value:
             self.life.pivot_after_seconds = self.loop.time() - self._started_at
-
-
-def _counted(scenario: Scenario) -> Scenario:
-    """The scenario with its services' effects counted, and no trouble but what its path has laid over it."""
-    domain = scenario.domain
-    troubles = Troubles(Random(SEED), domain)
-    counted = replace(domain, services=lambda conducts: [troubles.wrap(made) for made in domain.services(conducts)])
-    return replace(scenario, domain=counted)
 
 
 def _run(world: _World) -> None:

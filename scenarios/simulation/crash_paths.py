@@ -1,32 +1,38 @@
-"""The ways that a saga can go while nodes crash: to its end, back from each step, back by a cancel, or never begun.
+"""The ways that a saga can go while nodes crash: to its end, back from each step or by a cancel, parked, never begun.
 
 A path is laid over any scenario: its services keep their code, and one step of the last saga is refused, or
 faults, after its handler has written: so that a rollback has something to roll back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from actors.definition import Kind, Saga
-from actors.handlers import Refused, ServiceHandlers, action, handlers_of
+from actors.definition import Kind, Saga, Step
+from actors.handlers import Refused, ServiceHandlers, action, compensation, handlers_of
 from actors.messages import Command
 from scenarios.scenario import PLACE, Conduct, Domain, Fate, Request, Scenario
 
 _DRAWS: Final = 64
-_PIVOT_ATTEMPTS: Final = 2  # enough for it to run out of them: with more, a run repeats itself and takes longer
+_ATTEMPTS: Final = 2  # of a step that is to run out of them: with more, a run repeats itself and takes longer
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One way, and what must become of a saga that goes it. `at_step` is refused, or faults at every attempt."""
+    """One way, and what must become of a saga that goes it.
+
+    `at_step` is refused, or faults until it is out of attempts; so does the undo of `undo_of`. A saga that `parks` by
+    that is resumed, and they do well then.
+    """
 
     name: str
     fate: Fate
     at_step: str = ""
     faults: bool = False
+    undo_of: str = ""
+    parks: bool = False
     cancel_after_seconds: float | None = None
 
 
@@ -75,10 +81,22 @@ def failing_paths(saga: Saga, never_refused: frozenset[str], pivot_after_seconds
             paths.append(Path(f"{step.name}-refused", Fate.COMPENSATED, step.name))
         if step.kind is Kind.PIVOT or (step.kind is Kind.COMPENSATABLE and _is_last(saga, step.name, refusable)):
             paths.append(Path(f"{step.name}-unknown", Fate.COMPENSATED, step.name, faults=True))
+    paths += _parking_paths(saga, refusable)
     paths.append(Path("cancel", Fate.EITHER, cancel_after_seconds=0.0))
     if pivot_after_seconds is not None:
         paths.append(Path("cancel-late", Fate.EITHER, cancel_after_seconds=pivot_after_seconds))
     return paths
+
+
+def _parking_paths(saga: Saga, refusable: Sequence[str]) -> Iterator[Path]:
+    """Past the pivot a refusal, and on the way back an undo out of attempts: one of each, for they all park alike."""
+    retriable = [step.name for step in saga.steps if step.kind is Kind.RETRIABLE]
+    if retriable:
+        yield Path(f"{retriable[-1]}-refused", Fate.COMPLETED, retriable[-1], parks=True)
+    pivot_last = sorted(refusable, key=lambda name: saga.index[name] == saga.pivot)
+    if len(pivot_last) > 1:
+        *_, undone, refused = pivot_last
+        yield Path(f"undo-{undone}-unknown", Fate.COMPENSATED, refused, undo_of=undone, parks=True)
 
 
 def _is_last(saga: Saga, step: str, refusable: Sequence[str]) -> bool:
@@ -122,59 +140,76 @@ def laid_over(scenario: Scenario, request: Request, case: Case) -> Scenario:
 
 def _domain(domain: Domain, case: Case) -> Domain:
     path = case.path
-    services, handlers = _whereabouts(domain, path.at_step)
+    actions = frozenset(_actions(domain, path.at_step))
+    undos = frozenset((step.service, str(step.compensation)) for step in _steps(domain, path.undo_of))
 
     def acting(conducts: Mapping[str, Conduct]) -> Sequence[ServiceHandlers]:
         made = domain.services(conducts)
         for service in made:
-            if service.name in services:
-                cls = _acting(type(service), handlers, path.at_step, _ending_of_last(case), path.faults)
-                object.__setattr__(service, "__class__", cls)
+            if any(service.name == name for name, _ in actions | undos):
+                object.__setattr__(service, "__class__", _acting(type(service), service.name, case, actions, undos))
         return made
 
-    sagas = {name: _impatient(saga, path.at_step) for name, saga in domain.sagas.items()}
-    return replace(domain, services=acting, sagas=sagas if path.faults else domain.sagas)
+    if not (path.faults or path.undo_of):
+        return replace(domain, services=acting)
+    sagas = {name: replace(saga, steps=tuple(_impatient(saga, path))) for name, saga in domain.sagas.items()}
+    return replace(domain, services=acting, sagas=sagas)
 
 
-def _whereabouts(domain: Domain, step_name: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The services and the handlers that a step of this name may come to."""
+def _steps(domain: Domain, name: str) -> list[Step]:
+    """The steps of this name, in whichever saga."""
+    return [step for saga in domain.sagas.values() for step in saga.steps if step.name == name]
+
+
+def _actions(domain: Domain, step_name: str) -> list[tuple[str, str]]:
+    """The services and their handlers that a step of this name may come to."""
     if step_name == PLACE:
-        return frozenset({domain.entry_service}), frozenset({domain.entry_action})
-    steps = [step for saga in domain.sagas.values() for step in saga.steps if step.name == step_name]
-    return frozenset(step.service for step in steps), frozenset(step.action for step in steps)
+        return [(domain.entry_service, domain.entry_action)]
+    return [(step.service, step.action) for step in _steps(domain, step_name)]
 
 
-def _ending_of_last(case: Case) -> str:
-    """What the id of the case's last saga ends with, as the load numbers them."""
-    return f"-{case.sagas - 1:07d}"
-
-
-def _impatient(saga: Saga, step_name: str) -> Saga:
-    """The saga with few attempts for one step."""
-    steps = (
-        replace(step, retry=replace(step.do_retry, attempts=_PIVOT_ATTEMPTS)) if step.name == step_name else step
-        for step in saga.steps
-    )
-    return replace(saga, steps=tuple(steps))
+def _impatient(saga: Saga, path: Path) -> Iterator[Step]:
+    """The saga's steps, with few attempts for what is to run out of them."""
+    for step in saga.steps:
+        if step.name == path.at_step and path.faults:
+            yield replace(step, retry=replace(step.do_retry, attempts=_ATTEMPTS))
+        elif step.name == path.undo_of:
+            yield replace(step, undo_retry=replace(step.undo_retry, attempts=_ATTEMPTS))
+        else:
+            yield step
 
 
 @lru_cache(maxsize=256)
-def _acting(cls: type, handlers: frozenset[str], step: str, saga_ends_with: str, faults: bool) -> type:
+def _acting(
+    cls: type, service: str, case: Case, actions: frozenset[tuple[str, str]], undos: frozenset[tuple[str, str]]
+) -> type:
     """The service's class, with handlers that do their work and then refuse it, or throw."""
+    path = case.path
     members: dict[str, object] = {"__slots__": (), "__module__": cls.__module__}
-    for name in sorted(handlers):
-        if hasattr(cls, name):
-            members[name] = action(_after(getattr(cls, name), step, saga_ends_with, faults))
+    members |= {
+        name: action(_after(getattr(cls, name), path.at_step, case.sagas, path.faults))
+        for home, name in sorted(actions)
+        if home == service
+    }
+    members |= {
+        name: compensation(_after(getattr(cls, name), path.undo_of, case.sagas, True))
+        for home, name in sorted(undos)
+        if home == service
+    }
     return type(cls.__name__, (cls,), members)
 
 
-def _after(original: Any, step: str, saga_ends_with: str, faults: bool) -> Any:
-    def act(self: object, transaction: object, command: Command) -> object:
-        value = original(self, transaction, command)
-        if command.step == step and command.saga_id.endswith(saga_ends_with):
-            if faults:
+def _after(original: Any, step: str, sagas: int, faults: bool) -> Any:
+    """A handler that refuses, or throws, for the last of so many sagas, until that has parked and was resumed."""
+    ending = f"-{sagas - 1:07d}"  # of the saga's id, as the load numbers them
+
+    def run(self: object, transaction: object, command: Command, *recorded: object) -> object:
+        value = original(self, transaction, command, *recorded)
+        if command.step == step and command.saga_id.endswith(ending):
+            if faults and command.attempt <= _ATTEMPTS:
                 raise RuntimeError("told to throw")
-            raise Refused("told to refuse")
+            if not faults and command.round == 0:
+                raise Refused("told to refuse")
         return value
 
-    return act
+    return run

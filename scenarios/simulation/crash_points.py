@@ -2,10 +2,13 @@
 
 A run without a crash records each boundary that a node passes; then each is crashed at in a run of its own. The
 same seed makes the same run, so that a boundary is named by its node and by how often it was passed there before.
-With `double` a second crash follows, at each boundary that any node passes after the first.
+With `double` a second crash follows, at each boundary that any node passes in the recovery from the first. That is
+over when the world is at rest: every request answered, every saga at its end, every message acknowledged. What the
+first crash left unacknowledged comes again only after the ack wait, when all else has ended: it is over no sooner.
 
-What is bounded: of two sagas at once, the second crash comes at the first boundaries after the first crash; and
-a boundary that is passed with nothing done since the one before is the same crash, and is left to single ones.
+Two crashes of a node are one and the same if it has done nothing between the two that its disk or anyone else could
+tell, and was sent nothing: the later one only comes a moment later. It is tried as a single crash; with `double` it
+is passed over, as the first and as the second.
 """
 
 import multiprocessing
@@ -14,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from actors.definition import Kind, Saga
@@ -28,8 +30,6 @@ from scenarios.simulation.progress import progress
 Show = Callable[[str, int, int, str, str], None]
 """Called with what is being done, how many of how many are behind, what is counted, and a word on them."""
 
-_SECOND_CRASHES: Final = 12
-"""How many boundaries after the first crash are tried for the second when several sagas run at once; all for one."""
 _CHUNK: Final = 8
 
 
@@ -52,13 +52,12 @@ def explore_crash_points(
     explorer = _Explorer(subject, show or _ignore, workers or os.cpu_count() or 1, limit)
     recordings = list(explorer.record(sagas))
     report = explorer.report
-    singles = explorer.run("one crash", [(r.case, (p.point,)) for r in recordings for p in r.passings])
+    singles = list(explorer.run("one crash", [(r.case, (p.point,)) for r in recordings for p in r.passings]))
     report.singles = len(singles)
     if double:
-        if any(count > 1 for count in sagas):
-            bound = f"more than {_SECOND_CRASHES} boundaries behind the first"
-            report.left_out.append(f"left out: of several sagas at once, a second crash {bound}")
-        report.doubles = len(explorer.run("two crashes", list(_second_crashes(recordings, singles)), brief=True))
+        tasks = list(_second_crashes(recordings, singles))
+        report.pairs = sum(len(life.passings) for life in singles if not life.complaints)
+        report.doubles = sum(1 for _ in explorer.run("two crashes", tasks, brief=True))
     report.elapsed_seconds = time.monotonic() - began
     return report
 
@@ -114,8 +113,8 @@ class _Subject:
     request: Request
     saga: str | None
 
-    def live(self, case: Case, points: Sequence[Point]) -> Life:
-        return live(self.scenario, self.request, case, points, self.saga)
+    def live(self, case: Case, points: Sequence[Point], *, brief: bool = False) -> Life:
+        return live(self.scenario, self.request, case, points, self.saga, brief=brief)
 
 
 Task = tuple[Case, tuple[Point, ...]]
@@ -140,7 +139,8 @@ class _Explorer:
         subject, report = self._subject, self.report
         first = subject.live(Case(first_path(subject.request), 1), ())
         report.definition = first.definition
-        for case in _cases(subject, first, sagas):
+        cases = _cases(subject, first, sagas)
+        for case in cases:
             life = subject.live(case, ())
             report.cases.append((case.name, len(life.passings)))
             self._judge(life)
@@ -149,27 +149,25 @@ class _Explorer:
                 return
         definition = subject.scenario.domain.sagas.get(first.definition)
         if definition is not None:
-            report.wanted = _wanted(subject.scenario, definition)
+            report.wanted = _wanted(subject.scenario, definition, parks=any(case.path.parks for case in cases))
             for name in sorted(never_refused(subject.scenario.domain, definition)):
-                report.left_out.append(f"left out: {name} refused, since its compensation is unconditional")
+                report.notes.append(f"left out: {name} refused, since its compensation is unconditional")
 
-    def run(self, what: str, tasks: list[Task], *, brief: bool = False) -> list[Life]:
-        """Run tasks in their order; `brief` forgets what only another crash would need."""
-        lives: list[Life] = []
-        for life in self._lives([] if self._enough else tasks, brief):
-            lives.append(life)
+    def run(self, what: str, tasks: list[Task], *, brief: bool = False) -> Iterator[Life]:
+        """Run tasks in their order; `brief` leaves out what only another crash would need."""
+        for behind, life in enumerate(self._lives([] if self._enough else tasks, brief), start=1):
             self._judge(life)
             for passing in life.crashed:
                 point = passing.point
                 self.report.crashes.update((point.node, point.boundary, label) for label in passing.labels)
-            self._show(what, len(lives), len(tasks), "runs", f"{len(self.report.failures)} failed")
+            self._show(what, behind, len(tasks), "runs", f"{len(self.report.failures)} failed")
+            yield life
             if self._enough:
                 break
-        return lives
 
     def _lives(self, tasks: list[Task], brief: bool) -> Iterator[Life]:
         if self._workers == 1:
-            yield from (_brief(self._subject.live(*task), brief) for task in tasks)
+            yield from (self._subject.live(*task, brief=brief) for task in tasks)
             return
         fork = multiprocessing.get_context("fork")
         initargs = (self._subject, brief)
@@ -197,13 +195,7 @@ def _adopt(subject: _Subject, brief: bool) -> None:
 
 def _live(task: Task) -> Life:
     subject, brief = _adopted[0]
-    return _brief(subject.live(*task), brief)
-
-
-def _brief(life: Life, brief: bool) -> Life:
-    if brief:
-        life.passings.clear()
-    return life
+    return subject.live(*task, brief=brief)
 
 
 def _ignore(_what: str, _behind: int, _of: int, _unit: str, _words: str) -> None:
@@ -223,30 +215,34 @@ def _cases(subject: _Subject, first: Life, sagas: Sequence[int]) -> list[Case]:
     return [Case(path, count) for count in sagas for path in paths]
 
 
-def _second_crashes(recordings: Iterable[Life], singles: list[Life]) -> Iterator[Task]:
-    """A second crash for each that was tried alone, unless the one before it was the very same."""
-    same = {(life.case, point) for life in recordings for point in _repetitions(life.passings)}
+def _second_crashes(recordings: Iterable[Life], singles: Iterable[Life]) -> Iterator[Task]:
+    """A second crash at every boundary after each that was tried alone, but for repetitions of another."""
+    repeated = {(life.case, point) for life in recordings for point in repetitions(life.passings)}
     for life in singles:
-        if life.complaints or (life.case, life.points[0]) in same:
+        if life.complaints or (life.case, life.points[0]) in repeated:
             continue
-        again = _repetitions(life.passings)
-        points = [passing.point for passing in life.passings if passing.point not in again]
-        for point in points if life.case.sagas == 1 else points[:_SECOND_CRASHES]:
-            yield life.case, (*life.points, point)
+        again = repetitions(life.passings)
+        yield from ((life.case, (*life.points, p.point)) for p in life.passings if p.point not in again)
 
 
-def _repetitions(passings: Sequence[Passing]) -> set[Point]:
-    """Boundaries that lie right behind another, in one turn of the loop: nothing was done between the two."""
-    return {
-        here.point
-        for before, here in pairwise(passings)
-        if before.turn == here.turn
-        and before.point.boundary.endswith(".after")
-        and here.point.boundary.endswith(".before")
-    }
+def repetitions(passings: Iterable[Passing]) -> set[Point]:
+    """The boundaries at which a crash is the same as at their node's boundary before.
+
+    Between what it has done (`after`) and what it is about to do (`before`) a node is seen by nobody; but what it is
+    sent meanwhile waits for its ack, and waits for the node itself if it is down by then.
+    """
+    found = set()
+    latest: dict[str, Passing] = {}
+    for here in passings:
+        before = latest.get(here.point.node, here)
+        latest[here.point.node] = here
+        did_nothing = before.point.boundary.endswith(".after") and here.point.boundary.endswith(".before")
+        if did_nothing and before.deliveries == here.deliveries:
+            found.add(here.point)
+    return found
 
 
-def _wanted(scenario: Scenario, definition: Saga) -> set[Cell]:
+def _wanted(scenario: Scenario, definition: Saga, *, parks: bool) -> set[Cell]:
     """Where there must have been a crash: a step's commands at every boundary of its service and the coordinator.
 
     A coordinator commits what a command follows from, publishes the command, and acknowledges its reply.
@@ -260,4 +256,5 @@ def _wanted(scenario: Scenario, definition: Saga) -> set[Cell]:
     wanted |= {(domain.entry_service, b, "start") for b in BOUNDARIES if b.startswith("publish")}
     wanted |= {(COORDINATOR_NAME, b, "answer") for b in BOUNDARIES if b.startswith("publish")}
     wanted |= {(domain.entry_service, b, "answer") for b in BOUNDARIES if not b.startswith("publish")}
-    return wanted | {(COORDINATOR_NAME, b, label) for b in BOUNDARIES[4:] for label in ("start", "cancel")}
+    told = ("start", "cancel", "resume") if parks else ("start", "cancel")
+    return wanted | {(COORDINATOR_NAME, b, label) for b in BOUNDARIES[4:] for label in told}

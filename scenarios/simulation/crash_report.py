@@ -24,7 +24,8 @@ class CrashFailure:
 class CrashReport:
     """`crashes` counts the crashes carried out at each cell; each of `wanted` must have had one.
 
-    `boundaries` counts those that the runs without a crash have passed; `left_out` says what was not tried.
+    `boundaries` counts those that the runs without a crash have passed; `pairs` the pairs of crashes that there are,
+    of which `doubles` were tried; `notes` say what was not.
     """
 
     scenario: str
@@ -32,10 +33,11 @@ class CrashReport:
     cases: list[tuple[str, int]] = field(default_factory=list)
     singles: int = 0
     doubles: int = 0
+    pairs: int = 0
     crashes: Counter[Cell] = field(default_factory=Counter)
     wanted: set[Cell] = field(default_factory=set)
     failures: list[CrashFailure] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     elapsed_seconds: float = 0.0
 
     @property
@@ -60,10 +62,19 @@ class CrashReport:
             f" cases; {self.singles} runs with one crash, {self.doubles} with two; {self.elapsed_seconds:.0f} s",
             "boundaries a case (path.sagas): " + ", ".join(f"{name} {passed}" for name, passed in self.cases),
         ]
-        lines += self.left_out
+        lines += [*self.notes, *self._pairs()]
         for node in sorted({node for node, _, _ in self.wanted | self.crashes.keys()}):
             lines += ["", *self._table(node)]
         return [*lines, "", *self._failures(), self._verdict()]
+
+    def _pairs(self) -> list[str]:
+        if not self.pairs:
+            return []
+        return [
+            f"second crashes: at every boundary that a node passes until all is at rest again, {self.pairs} in all;"
+            f" {self.pairs - self.doubles} are the same as another, and passed over:"
+            " their node has done nothing since, and was sent nothing"
+        ]
 
     def _table(self, node: str) -> list[str]:
         rows = sorted({label for name, _, label in self.wanted | self.crashes.keys() if name == node}, key=_row_order)

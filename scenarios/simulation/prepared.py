@@ -1,18 +1,17 @@
-"""What a plan makes of its scenario: services that can be troubled, sagas of another temper, cancels in the load."""
+"""What a plan makes of its scenario: sagas of another temper, cancels in the load."""
 
 from dataclasses import replace
 
 from actors.definition import Retry, Saga, Siblings
 from scenarios.chaos.cancelling import with_cancels
 from scenarios.chaos.plan import FaultPlan
-from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import Scenario
 
 
-def prepared(scenario: Scenario, plan: FaultPlan, troubles: Troubles) -> Scenario:
+def prepared(scenario: Scenario, plan: FaultPlan) -> Scenario:
     """The scenario as a life of this plan lives it."""
     sagas = {name: _tempered(saga, plan) for name, saga in scenario.domain.sagas.items()}
-    domain = replace(troubles.applied_to(scenario.domain), sagas=sagas)
+    domain = replace(scenario.domain, sagas=sagas)
     return replace(with_cancels(scenario, plan.faults), domain=domain)
 
 

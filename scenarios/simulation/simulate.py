@@ -76,7 +76,7 @@ class _Life:
         troubles = Troubles(Random(f"{seed}/trouble"), scenario.domain)
         self.strikes = Strikes(plan, self.trace, troubles)
         meddler = self.strikes.meddler
-        lived = prepared(scenario, plan, troubles)
+        lived = prepared(scenario, plan)
         self.sagas = lived.domain.sagas
         self.watcher = Watcher(self.sagas, self.trace, None if meddler.idle else meddler.hears)
         self.world = SimulatedWorld(
@@ -89,6 +89,7 @@ class _Life:
             saga=sequential_of(scenario.domain) if plan.sequential else None,
             tap=self.watcher.tap,
             probe=self.strikes.probe,
+            wrap_service=troubles.wrap,
             loop=loop,
         )
         self.strikes.begin(self.world)

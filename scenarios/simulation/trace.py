@@ -92,12 +92,17 @@ class Trace:
         return [str(happening) for happening in self.happenings()[-LAST_LINES:]]
 
 
+def hearer(subject: str) -> str:
+    """The name of who is to hear a subject."""
+    _, kind, token = subject.split(".")
+    return _HEARERS.get(kind, token)
+
+
 def _in_words(told: _Told) -> Iterator[Happening]:
     if not told.subject:
         yield Happening(told.at, told.node, told.what, "", told.text)
         return
-    _, kind, token = told.subject.split(".")
-    target = _HEARERS.get(kind, token)
+    target = hearer(told.subject)
     again = f" (delivery {told.deliveries})" if told.deliveries > 1 else ""
     for message in told.messages:
         text, source = describe(message)

@@ -33,7 +33,7 @@ class SimulatedWorld:
     """A scenario's cluster. Everything is built and started; `run` lets it live.
 
     With `split` each service is a node of its own. `directory` holds the nodes' stores; `simulated_world` makes
-    one that goes away by itself.
+    one that goes away by itself. `wrap_service` may put something around each service, anew for each life.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class SimulatedWorld:
         on_event: Callable[[Lifecycle], None] | None = None,
         tap: Tap | None = None,
         probe: Callable[[str], Probe] | None = None,
+        wrap_service: Callable[[ServiceHandlers], ServiceHandlers] = lambda service: service,
     ) -> None:
         self._tap, self._probe = tap, probe  # put between each node and its broker; called at its boundaries
+        self._wrap_service = wrap_service
         self.scenario = scenario
         self.seed = seed
         self.random = Random(f"{seed}/world")
@@ -77,6 +79,7 @@ class SimulatedWorld:
             concurrency=concurrency or scenario.concurrency,
             epoch_seconds=BEGAN_AT_SECONDS,
             saga=saga,
+            life=CLIENT,
             look=self._look,
             on_event=on_event,
         )
@@ -155,17 +158,17 @@ class SimulatedWorld:
 
     # --- parts -----------------------------------------------------------------------------------------------
 
-    def _handlers(self) -> list[ServiceHandlers]:
+    def _made_services(self) -> list[ServiceHandlers]:
         return list(self.scenario.domain.services(self.scenario.conducts))
 
     def _service_plans(self, split: bool) -> list[Plan]:
         if not split:
-            return [services_plan(SERVICES, self._handlers)]
+            return [services_plan(SERVICES, lambda: [self._wrap_service(made) for made in self._made_services()])]
 
         def plan(i: int, name: str) -> Plan:
-            return services_plan(name, lambda: [self._handlers()[i]])
+            return services_plan(name, lambda: [self._wrap_service(self._made_services()[i])])
 
-        return [plan(i, service.name) for i, service in enumerate(self._handlers())]
+        return [plan(i, service.name) for i, service in enumerate(self._made_services())]
 
     def _node(self, plan: Plan) -> SimulatedNode:
         probe = None if self._probe is None else self._probe(plan.name)

@@ -5,10 +5,13 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import nats
+
 from broker.jetstream import JetStream
+from broker.jetstream_api import request, stream_config
 from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
 from broker.server import EmbeddedServer
-from broker.subjects import events
+from broker.subjects import StreamSpec, events
 
 T = TypeVar("T")
 
@@ -122,6 +125,10 @@ class Lab(Protocol):
         """How many messages a stream holds."""
         ...
 
+    def change(self, spec: StreamSpec) -> None:
+        """Change a stream's limits and its duplicate window."""
+        ...
+
     def bounce(self) -> None:
         """Kill the server and start it again on its store; clients find back by themselves."""
         ...
@@ -174,6 +181,14 @@ class RealLab:
 
     def held(self, stream: str) -> int:
         return self._runner.run(self._jetstream.stream_messages(stream))
+
+    def change(self, spec: StreamSpec) -> None:
+        self._runner.run(self._change(spec))
+
+    async def _change(self, spec: StreamSpec) -> None:
+        client = await nats.connect(self._server.url)
+        await request(client, f"STREAM.UPDATE.{spec.name}", stream_config(spec, replicas=1))
+        await client.close()
 
     def bounce(self) -> None:
         self._runner.run(self._bounce())

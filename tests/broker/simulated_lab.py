@@ -5,7 +5,7 @@ from random import Random
 
 from broker.port import Broker, Consumer, Subscription
 from broker.simulated import SimulatedBroker
-from broker.subjects import events
+from broker.subjects import StreamSpec, events
 from scenarios.simulation.loop import SimulatedLoop
 from tests.broker.labs import Bell, Ear, Outcome
 
@@ -47,7 +47,10 @@ class SimulatedLab:
         subscription.close()
 
     def held(self, stream: str) -> int:
-        return len(self.server.store.streams[stream].messages)
+        return self.server.store.streams[stream].held(self.loop.time())
+
+    def change(self, spec: StreamSpec) -> None:
+        self.server.store.streams[spec.name].spec = spec
 
     def bounce(self) -> None:
         self.server.crash()

@@ -1,6 +1,7 @@
 """The contract of the port: what holds for every broker, real or simulated."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 from broker import subjects
@@ -215,6 +216,48 @@ def test_only_new_messages_are_heard_by_who_asks_for_them(lab: Lab) -> None:
         lab.publish(subjects.event("order"), b"new", f"new {number}")
         lab.fence()
     assert b"old" not in ear.payloads
+
+
+def test_the_oldest_give_way_to_the_newest(lab: Lab) -> None:
+    """A stream with a limit of size keeps the newest messages that find room in it, in their order."""
+    lab.change(replace(subjects.stream_of("saga.event.*"), max_bytes=64 * 1024))
+    payloads = [bytes([number]) * 4096 for number in range(40)]
+    for number, payload in enumerate(payloads):
+        outcome = lab.publish(subjects.event("order"), payload, f"event {number}")
+        lab.until(partial(getattr, outcome, "stored"))
+    ear, _ = lab.listen(subjects.events("late"))
+    lab.until(lambda: payloads[-1] in ear.payloads)
+    assert ear.payloads == payloads[-len(ear.payloads) :]
+    assert 12 <= len(ear.payloads) <= 16
+
+
+def test_what_is_too_old_is_gone(lab: Lab) -> None:
+    """A stream with a limit of age drops what has reached it, whether anything new comes or not."""
+    lab.change(replace(subjects.stream_of("saga.event.*"), max_age_seconds=0.5, duplicate_window_seconds=0.5))
+    outcome = lab.publish(subjects.event("order"), b"old", "old")
+    lab.until(lambda: outcome.stored)
+    for _ in range(100):
+        if not lab.held("SAGA_EVENT"):
+            break
+        let_pass(lab, 1)
+    ear, _ = lab.listen(subjects.events("late"))
+    lab.publish(subjects.event("order"), b"new", "new")
+    lab.until(partial(ear.has_heard, 1))
+    assert ear.payloads == [b"new"]
+
+
+def test_an_id_is_forgotten_after_the_duplicate_window(lab: Lab) -> None:
+    """What is published again later than that is another message."""
+    lab.change(replace(subjects.stream_of(COMMANDS), duplicate_window_seconds=0.3))
+    for _ in range(100):
+        outcome = lab.publish(COMMANDS, b"again", "the same id")
+        lab.until(partial(getattr, outcome, "stored"))
+        if lab.held("SAGA_COMMAND") == 2:
+            break
+        let_pass(lab, 1)
+    ear, _ = lab.listen(consumer())
+    lab.until(partial(ear.has_heard, 2))
+    assert ear.payloads == [b"again", b"again"]
 
 
 def test_an_idle_consumer_is_forgotten(lab: Lab) -> None:

@@ -1,17 +1,27 @@
 """Crash every node at every boundary: everything ends as it must, and an engine that is broken is found out."""
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
 from actors.messages import Command, to_envelope
+from actors.node import Node
 from actors.saga import SagaActor
 from actors.service import Service
+from broker.port import Delivery
 from broker.receipt import Receipt
-from scenarios.scenario import ScenarioError
-from scenarios.simulation.crash_points import explore_crash_points, main, repeat
+from scenarios.scenario import Scenario, ScenarioError
+from scenarios.shop.domain import malformed
+from scenarios.simulation.crash_life import Life, live
+from scenarios.simulation.crash_points import explore_crash_points, main, repeat, repetitions
 from scenarios.simulation.crash_report import CrashReport
+from scenarios.simulation.node import SimulatedNode
+from scenarios.simulation.trace import hearer
+from scenarios.simulation.world import SimulatedWorld
 from scenarios.stories import happy, out_of_stock
+from tests.scenarios.hermetic import outside_calls
 
 
 def complaints(report: CrashReport) -> list[str]:
@@ -26,7 +36,8 @@ def test_every_single_crash_of_one_saga_ends_well() -> None:
     assert report.singles == report.boundaries > 800
     assert [name for name, _ in report.cases] == [
         "success.1", "rejected.1", "reserve-refused.1", "authorize-refused.1", "prepare-refused.1",
-        "confirm-refused.1", "confirm-unknown.1", "cancel.1", "cancel-late.1",
+        "confirm-refused.1", "confirm-unknown.1", "dispatch-refused.1", "undo-prepare-unknown.1",
+        "cancel.1", "cancel-late.1",
     ]  # fmt: skip
     assert report.render()[-1].startswith("passed: 0 of")
 
@@ -42,12 +53,77 @@ def test_a_scenario_that_never_completes_is_explored_as_it_is() -> None:
 
 
 def test_two_crashes_repeat_exactly() -> None:
-    """A run is named by its case and its points, and comes out the same to the last boundary."""
+    """A run is named by its case and points, comes out the same to the last boundary, and asks nothing outside."""
     spec = "reserve-refused.1@main:commit.before:1,main:publish.after:2"
-    first, again = repeat(happy.scenario, spec), repeat(happy.scenario, spec)
+    first = repeat(happy.scenario, spec)
+    with outside_calls() as calls:
+        again = repeat(happy.scenario, spec)
     assert first.complaints == []
     assert [passing.point.node for passing in first.crashed] == ["main", "main"]
     assert first.passings == again.passings
+    assert calls == []
+
+
+@pytest.fixture
+def rejected() -> Scenario:
+    """The shortest of all ways: an order that is refused before any saga starts."""
+    return replace(happy.scenario, load=lambda _random, _i: malformed(Random(1), 0))
+
+
+def test_the_second_crash_comes_at_every_boundary_of_the_recovery(
+    rejected: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until all is at rest again, with one saga and with two, a node crashes at all that is done after the first."""
+    lives: list[Life] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Life:
+        lives.append(live(*args, **kwargs))
+        return lives[-1]
+
+    monkeypatch.setattr("scenarios.simulation.crash_points.live", watched)
+    report = explore_crash_points(rejected, double=True, workers=1)
+    assert report.failures == []
+    tried = {(life.case, life.points) for life in lives}
+    assert len([points for _, points in tried if len(points) == 2]) == report.doubles
+    firsts = {(life.case, life.points[0]) for life in lives if len(life.points) == 2}
+    missing = [
+        passing.point
+        for life in lives
+        if len(life.points) == 1 and (life.case, life.points[0]) in firsts
+        for passing in life.passings
+        if (life.case, (*life.points, passing.point)) not in tried
+    ]
+    assert missing
+    assert all(point.boundary.endswith(".before") for point in missing)
+    assert {case.sagas for case, _ in firsts} == {1, 2}
+    assert sum(len(life.passings) for life in lives if len(life.points) == 1) == report.pairs
+    assert any("until all is at rest again" in line for line in report.render())
+
+
+def test_crashes_that_are_passed_over_are_the_same_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that crashes there comes back to the same store, and to the same deliveries without an ack."""
+    found: list[tuple[object, object]] = []
+    start = SimulatedWorld.start
+
+    def looked_at(world: SimulatedWorld, node: SimulatedNode) -> None:
+        start(world, node)
+        with node.environment.read() as tx:
+            tables = [list(tx.scan(table)) for table in node.plan.tables]
+        durables = [durable for stream in world.broker.store.streams.values() for durable in stream.durables.values()]
+        mine = [durable for durable in durables if hearer(durable.config.filter_subject) == node.name]
+        found.append((tables, [sorted(durable.pending) for durable in mine]))
+
+    passings = repeat(happy.scenario, "success.1@").passings
+    monkeypatch.setattr(SimulatedWorld, "start", looked_at)
+    again = repetitions(passings)
+    assert len(again) > 30
+    for place, here in enumerate(passings):
+        if here.point in again:
+            before = next(p for p in reversed(passings[:place]) if p.point.node == here.point.node)
+            found.clear()
+            for point in (before.point, here.point):
+                repeat(happy.scenario, f"success.1@{point}")
+            assert found[0] == found[1], f"{here.point} is another crash than {before.point}"
 
 
 def test_a_crash_at_the_very_last_boundary_ends_well_too() -> None:
@@ -142,6 +218,31 @@ def test_a_service_that_acknowledges_before_it_commits_is_caught(monkeypatch: py
     assert any(
         "'do place' too early: the broker has no answer to it" in complaint for complaint in complaints(report)
     )
+
+
+@pytest.mark.parametrize("hasty", [False, True])
+@pytest.mark.parametrize(
+    ("path", "asks"), [("dispatch-refused.1", "do dispatch"), ("undo-prepare-unknown.1", "undo prepare")]
+)
+def test_a_resume_that_gets_lost_is_caught(
+    path: str, asks: str, hasty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator resumes once what has parked; a coordinator that acknowledges that unsaved can lose it."""
+    if hasty:
+        opened = Node.open
+
+        def acknowledged(self: Node, delivery: Delivery) -> object:
+            delivery.ack()
+            return opened(self, delivery)
+
+        monkeypatch.setattr(Node, "open", acknowledged)
+    passings = repeat(happy.scenario, f"{path}@").passings
+    parked = next(i for i, passing in enumerate(passings) if "event parked" in passing.labels)
+    later = (passing for passing in passings[parked:] if asks in passing.labels)
+    saves = next(passing.point for passing in later if passing.point[:2] == ("main", "commit.before"))
+    life = repeat(happy.scenario, f"{path}@{saves}")
+    assert any("1 sagas are parked" in complaint for complaint in life.complaints) == hasty
+    assert hasty or not life.complaints
 
 
 def test_a_late_message_is_not_acknowledged_before_what_made_it_late_is_saved() -> None:

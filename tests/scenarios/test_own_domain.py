@@ -1,5 +1,6 @@
 """A user's own definition and services, from a file: everything that the simulation offers works for them too."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def test_it_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "30 orders: 20 completed, 10 compensated" in out
     assert f"again: run_sim.py run {FILE} " in out
+
+
+def test_it_may_be_in_several_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a scenario's file imports from beside it is found by the processes that explore it too."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    source = Path(FILE).read_text()
+    (tmp_path / "rental_of_mine.py").write_text(source)
+    mine = tmp_path / "mine.py"
+    mine.write_text("from rental_of_mine import scenario as scenario\n")
+    assert run_sim.main(["explore", str(mine), "--seeds", "16", "--failures", str(tmp_path)]) == 0
+    assert "16 seeds, " in capsys.readouterr().out
 
 
 def test_it_is_explored() -> None:
