@@ -210,7 +210,7 @@ class Run:
         """Those of the plan that have not been carried out in an earlier run, which this one resumes."""
         left = [fault for fault in cluster.open_faults() if isinstance(fault, Fault)]
         domain, seed = self._scenario.domain, self._options.seed
-        return RealFaults(cluster, left, domain=domain, seed=seed, url=access.url, lines=lines)
+        return RealFaults(cluster, left, domain=domain, seed=seed, access=access, lines=lines)
 
     def _load(self, client: JetStream, directory: HeldDirectory) -> Load:
         options = self._options

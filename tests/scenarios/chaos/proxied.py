@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from scenarios.bench.measure import send
 from scenarios.bench.stage import Stage
+from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.proxy import Proxy
 from scenarios.cluster import RUN_SIM
 from scenarios.judging import Evidence, judge
@@ -66,6 +67,7 @@ async def go(directory: Path, scenario: Scenario, orders: int, seed: int, troubl
             await stage.until(stores.all_at_rest, "every saga is at rest")
             await stage.stop()
             dead_letters = await stage.client.stream_messages("SAGA_DEAD")
-            evidence = Evidence(stores, load, asyncio.get_running_loop().time(), [], [], dead_letters)
+            plan = FaultPlan(orders, CONCURRENCY)
+            evidence = Evidence(stores, load, asyncio.get_running_loop().time(), plan, [], {}, dead_letters)
             result, _ = judge(scenario, seed, evidence)
             return result
