@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 
 from persistence.check import check, read_header
-from persistence.errors import NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
+from persistence.errors import FullError, NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
 from persistence.transaction import Table
 
 SCHEMA_VERSION = 1
@@ -76,6 +76,16 @@ def claim(path: Path, database: lmdb.Environment, tables: Sequence[str]) -> tupl
     except lmdb.Error as error:
         raise from_lmdb(error, path) from error
     return {**handles, META: meta}, epoch
+
+
+def doubled(path: Path, database: lmdb.Environment, limit_bytes: int) -> int:
+    """Twice the size of the map. Raises FullError if that is past the limit."""
+    size = 2 * database.info()["map_size"]
+    if size > limit_bytes:
+        raise FullError(
+            f"{path}: the database has reached its limit of {limit_bytes} bytes; prune it or raise the limit"
+        )
+    return size
 
 
 def known_schema(path: Path, found: bytes | None) -> None:

@@ -337,7 +337,8 @@ class Cluster:
         if status == NOT_YET and member.failed_starts == TOLD_FAILED_STARTS:
             self.tell(f"{member.role} cannot start yet: {self._last_error(member.role)}")
         if status == 2 or member.failed_starts >= _most_failed_starts(status):
-            self.failure = ClusterError(f"{member.role} does not start: {self._last_error(member.role)}")
+            cannot = "cannot go on" if was_ready else "does not start"
+            self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member.role)}")
 
     def _has_fired(self, fault: Kill | Fault) -> bool:
         """Whether a node has carried out a fault that it was to watch for, which nobody has heard of yet."""
