@@ -49,6 +49,7 @@ DATA_HOME = Path("sagasim-data")
 DEFAULT_SEEDS = 200
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_SEED_DIGITS = 18
+MAX_PORT = 65535
 WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError, OSError)
 """What is said in one line, with exit status 2."""
 OUTPUT = Output()
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--scenario", default=library.FLAGSHIP, metavar="NAME|FILE.py", help="whose sagas and services")
     word.add_argument("--with-parent", action="store_true", help="stop when standard input ends; leave Ctrl-C to it")
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
+    word.add_argument("--metrics", type=_address, metavar="[HOST:]PORT", help="figures for Prometheus, at /metrics")
     word.add_argument("--kill", help=argparse.SUPPRESS)
     _broker_words(word)
     _log_words(word)
@@ -224,6 +226,14 @@ def _seconds(text: str) -> float:
     if not (number.isascii() and number.isdigit()) or unit not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 1h or 2d")
     return float(int(number) * _UNITS[unit])
+
+
+def _address(text: str) -> tuple[str, int]:
+    """A host and port to listen on; without a host only this machine can reach it."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no address such as 9100, 0.0.0.0:9100 or [::1]:9100")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def _access(options: argparse.Namespace) -> Access | None:
@@ -434,6 +444,7 @@ def _serve(options: argparse.Namespace) -> int:
         kill=kill,
         with_parent=options.with_parent,
         sync=not options.no_sync,
+        metrics=options.metrics,
     )
     try:
         return asyncio.run(serve(serving))

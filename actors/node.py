@@ -25,7 +25,8 @@ class Node:
 
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
     `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
-    to know (`duplicates_suppressed`, `retries`, ...).
+    to know (`duplicates_suppressed`, `retries`, ...). `gauges` are what its actors can be asked: a name and how to
+    read it now, on the loop.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Node:
     wall_offset_seconds: float
     probe: Probe | None = None
     counters: Counter[str] = field(default_factory=Counter)
+    gauges: list[tuple[str, Callable[[], int]]] = field(default_factory=list)
     on_fatal: Callable[[BaseException], None] | None = None
 
     def now(self) -> float:

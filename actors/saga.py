@@ -260,15 +260,18 @@ class SagaActor(EventActor):
 
     def _on_notice(self, notice: Notice, receipt: Receipt | None) -> None:
         record, node = self._record, self._node
-        if notice is Notice.STARTED and record.sender:
-            answer = StartAnswer(record.saga_id, accepted=True)
-            node.batcher.send(subjects.command(record.sender), to_envelope(answer), receipt)
+        if notice is Notice.STARTED:
+            node.counters["sagas_started"] += 1
+            if record.sender:
+                answer = StartAnswer(record.saga_id, accepted=True)
+                node.batcher.send(subjects.command(record.sender), to_envelope(answer), receipt)
         reason = "" if notice in (Notice.STARTED, Notice.PIVOT, Notice.COMPLETED) else record.reason
         event = Lifecycle(record.saga_id, record.definition, notice.value, node.now(), reason)
         node.batcher.send(subjects.event(record.definition), to_envelope(event), receipt)
         if notice is Notice.PARKED or notice is Notice.UNPARKED:
             self._report(ParkChanged(record.saga_id, notice is Notice.PARKED))
         elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
+            node.counters[f"sagas_{notice.value}"] += 1
             self._report(Ended(record.saga_id))
 
     def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:

@@ -95,6 +95,7 @@ class Service(EventActor):
             now = self._node.now()
             self._node.environment.update(lambda tx: prepare(ServiceTransaction(tx, name, now)))
         self._outbox.load()
+        self._node.gauges.append(("starts_unanswered", self._outbox.unanswered))
         consumer = subjects.commands(name)
         self._subscription = self._node.broker.consume(consumer, self._arrived)
         self._pruner.start()

@@ -115,6 +115,11 @@ class SagaSupervisor(EventActor):
             broker.consume(subjects.replies(name), self._arrived),
             broker.consume(subjects.controls(name), self._arrived),
         ]
+        self._node.gauges += [
+            ("sagas_in_flight", self.in_flight),
+            ("sagas_parked", lambda: len(self._parked)),
+            ("starts_queued", lambda: len(self._queued)),
+        ]
         self.actor_ref.tell(_RehydrateOn())
         self._pruner.start()
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -27,6 +29,10 @@ from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.duplicating import DuplicatingBroker
 from scenarios.faults import CrashPoint, die
 from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Kill, Scenario
+from scenarios.telemetry.endpoint import Endpoint
+from scenarios.telemetry.metrics import CONTENT_TYPE, About, exposition
+
+logger = logging.getLogger("sagasim.serving")
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
@@ -74,7 +80,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What one node is to do: `role` is coordinator or services, `data` the run's directory."""
+    """What one node is to do: `role` is coordinator or services, `data` the run's directory, `metrics` the host and
+    port at which Prometheus may ask."""
 
     role: str
     data: Path
@@ -84,12 +91,13 @@ class Serving:
     with_parent: bool = False  # stop when standard input ends
     sync: bool = True
     limits: Limits = field(default_factory=Limits)
+    metrics: tuple[str, int] | None = None
 
 
 async def serve(serving: Serving) -> int:
     """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status.
 
-    Raises StorageError or BrokerError if the node cannot begin.
+    Raises StorageError, BrokerError or ScenarioError if the node cannot begin.
     """
     # Nearly all that a node allocates dies by its count: look for cycles seldom, and never among what stays.
     gc.freeze()
@@ -103,11 +111,15 @@ async def serve(serving: Serving) -> int:
 
     _listen(finish, with_parent=serving.with_parent)
     async with AsyncExitStack() as stack:
+        endpoint = await _bind_metrics(serving, stack)
         node = await _build(serving, stack, finish)
         actors = _start(serving, node)
         await asyncio.sleep(0)  # their first turns
         if not stop.done():
             _say_ready(serving)
+        if endpoint is not None:
+            about = About(serving.role, serving.scenario.name)
+            logger.info("metrics at %s", await endpoint.start(partial(exposition, node, about)))
         stats = asyncio.create_task(_keep_stats(serving, node))
         why = await stop
         stats.cancel()
@@ -119,6 +131,15 @@ async def serve(serving: Serving) -> int:
         print(f"sagasim {serving.role}: {why}", file=sys.stderr)
         return 1
     return 0
+
+
+async def _bind_metrics(serving: Serving, stack: AsyncExitStack) -> Endpoint | None:
+    """Take the port before anything else is touched."""
+    if serving.metrics is None:
+        return None
+    endpoint = await Endpoint.bind(*serving.metrics, CONTENT_TYPE)
+    stack.callback(endpoint.close)
+    return endpoint
 
 
 async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[BaseException], None]) -> Node:
@@ -137,7 +158,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     broker: Broker = jetstream
     if serving.scenario.duplicates > 1:
         broker = DuplicatingBroker(jetstream, serving.scenario.duplicates)
-    return Node(
+    node = Node(
         name=COORDINATOR_NAME if serving.role == COORDINATOR else serving.role,
         loop=loop,
         environment=environment,
@@ -149,6 +170,8 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
         probe=probe,
         on_fatal=finish,
     )
+    node.gauges.append(("broker_connected", lambda: int(jetstream.connected)))
+    return node
 
 
 def tables_of(serving: Serving) -> tuple[str, ...]:
