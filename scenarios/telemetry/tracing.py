@@ -1,0 +1,56 @@
+"""Tracing as an extra. OpenTelemetry is imported by what is called here, and by nothing else."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from actors.node import Node
+from scenarios.scenario import COORDINATOR, ScenarioError
+
+logger = logging.getLogger("sagasim.telemetry")
+
+END_SECONDS = 3.0
+"""How long a node that ends waits for its last spans to be taken; what is lost then is nothing but spans."""
+
+
+def check_tracing() -> None:
+    """Raises ScenarioError unless OpenTelemetry is here, and its variables can be used."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        import scenarios.telemetry.spans  # noqa: F401 - whether it can be
+    except ImportError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise ScenarioError(
+            "--otel needs OpenTelemetry's SDK and its exporter, which are not here: install sagasim[otel]"
+        ) from None
+    try:
+        OTLPSpanExporter()
+    except Exception as error:
+        raise ScenarioError(f"--otel: {error}") from None
+
+
+def start_tracing(node: Node, role: str) -> Callable[[], None]:
+    """Let a node tell its spans by OTLP over HTTP, as the variables OTEL_* say. Returns what ends it.
+
+    A thread of its own sends them in batches. Raises ScenarioError as `check_tracing` does.
+    """
+    check_tracing()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from scenarios.telemetry.spans import SagaTracer, Spans
+
+    processor = BatchSpanProcessor(OTLPSpanExporter())
+    node.tracer = tracer = SagaTracer(node, Spans(processor))
+    if role == COORDINATOR:
+        tracer.tell_again()
+
+    def end() -> None:
+        # Without a collector the exporter would try for half a minute. Its threads do not keep the process.
+        ending = threading.Thread(target=processor.shutdown, name="last spans", daemon=True)
+        ending.start()
+        ending.join(END_SECONDS)
+
+    return end
