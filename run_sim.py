@@ -42,6 +42,7 @@ from scenarios.serving import NOT_YET, Access, Serving, serve
 from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
+from scenarios.telemetry.tracing import check_tracing
 
 signal.signal(signal.SIGINT, _interrupted)
 
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--with-parent", action="store_true", help="stop when standard input ends; leave Ctrl-C to it")
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
     word.add_argument("--metrics", type=_address, metavar="[HOST:]PORT", help="figures for Prometheus, at /metrics")
+    _trace_words(word)
     word.add_argument("--kill", help=argparse.SUPPRESS)
     _broker_words(word)
     _log_words(word)
@@ -167,6 +169,7 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--json", type=Path, metavar="FILE", help="write the result as one JSON object")
     word.add_argument("--report", type=Path, metavar="FILE.html", help="write one page with charts and timelines")
     word.add_argument("--trace", type=Path, metavar="FILE.json", help="write trace events, for Perfetto and Chrome")
+    _trace_words(word)
     word.add_argument("--purge", action="store_true", help="with --nats: drop what another run has left there")
     _broker_words(word)
     _log_words(word)
@@ -179,6 +182,11 @@ def _broker_words(word: argparse.ArgumentParser) -> None:
     word.add_argument("--tls-ca", type=Path, metavar="FILE")
     word.add_argument("--tls-cert", type=Path, metavar="FILE")
     word.add_argument("--tls-key", type=Path, metavar="FILE")
+
+
+def _trace_words(word: argparse.ArgumentParser) -> None:
+    text = "tell sagas as OpenTelemetry spans, by OTLP over HTTP, to where the variables OTEL_* say"
+    word.add_argument("--otel", action="store_true", help=text)
 
 
 def _log_words(word: argparse.ArgumentParser) -> None:
@@ -294,6 +302,10 @@ def _run(options: argparse.Namespace) -> int:
     Outputs(options.report, options.trace).check(options.mode)
     access = _access(options)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    if options.otel:
+        if options.mode != "real":
+            raise ScenarioError("--otel goes with --mode real: nobody waits for spans of virtual time")
+        check_tracing()
     if options.mode == "sim":
         return _run_simulated(scenario, reference, seed, options)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -418,12 +430,15 @@ def _ignore(_: str) -> None:
 def _node_arguments(options: argparse.Namespace, access: Access | None) -> list[str]:
     """What the nodes of a run are told beyond where they are; the URL they read from the run's directory."""
     arguments = ["--log-level", options.log_level, "--log-format", options.log_format]
+    arguments += ["--otel"] * options.otel
     return arguments if access is None else [*arguments, *access.file_words()]
 
 
 def _serve(options: argparse.Namespace) -> int:
     os.umask(0o077)
     scenario = library.find(options.scenario)
+    if options.otel:
+        check_tracing()
     url = options.nats
     if url is None:
         try:
@@ -445,6 +460,7 @@ def _serve(options: argparse.Namespace) -> int:
         with_parent=options.with_parent,
         sync=not options.no_sync,
         metrics=options.metrics,
+        otel=options.otel,
     )
     try:
         return asyncio.run(serve(serving))

@@ -8,6 +8,7 @@ from random import Random
 
 from actors.dispatch import Loop
 from actors.messages import Message, MessageError, from_envelope
+from actors.tracing import Tracer
 from broker import codec
 from broker.batching import Batcher
 from broker.dead_letters import dead_letter
@@ -41,6 +42,7 @@ class Node:
     counters: Counter[str] = field(default_factory=Counter)
     gauges: list[tuple[str, Callable[[], int]]] = field(default_factory=list)
     on_fatal: Callable[[BaseException], None] | None = None
+    tracer: Tracer | None = None
 
     def now(self) -> float:
         """The wall clock, in seconds since 1970."""

@@ -273,6 +273,8 @@ class SagaActor(EventActor):
         elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
             node.counters[f"sagas_{notice.value}"] += 1
             self._report(Ended(record.saga_id))
+        if node.tracer is not None:
+            node.tracer.turned(record, notice)
 
     def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
         """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
@@ -283,14 +285,18 @@ class SagaActor(EventActor):
             delay = retry.delay_seconds(send.retry, self._node.random.random())
             self._node.loop.call_later(delay, self._send_retry, send, command)
         else:
-            self._node.batcher.send(subjects.command(step.service), to_envelope(command), receipt)
+            self._publish_command(step.service, command, receipt)
         if _is_current(self._record.state, send):
             self._overdue_at[send.step] = (self._node.loop.time() + delay + step.timeout_seconds, send)
 
     def _send_retry(self, send: Send, command: Command) -> None:
         if not self.actor_stopped.is_set() and _is_current(self._record.state, send):
-            service = self._saga.steps[send.step].service
-            self._node.batcher.send(subjects.command(service), to_envelope(command))
+            self._publish_command(self._saga.steps[send.step].service, command, None)
+
+    def _publish_command(self, service: str, command: Command, receipt: Receipt | None) -> None:
+        tracer = self._node.tracer
+        traceparent = "" if tracer is None else tracer.traceparent(command)
+        self._node.batcher.send(subjects.command(service), to_envelope(command), receipt, traceparent)
 
     # --- timeouts: one timer a saga, set to the earliest ------------------------------------------------------
 

@@ -451,6 +451,8 @@ class SagaSupervisor(EventActor):
                 node.batcher.send(subjects.command(record.sender), to_envelope(answer))
             event = Lifecycle(saga_id, record.definition, Notice.PARKED.value, node.now(), record.reason)
             node.batcher.send(subjects.event(record.definition), to_envelope(event))
+            if node.tracer is not None:
+                node.tracer.turned(record, Notice.PARKED)
             if self.actor_ref.is_alive():
                 self.actor_ref.tell(_Held(saga_id))
 

@@ -31,6 +31,7 @@ from scenarios.faults import CrashPoint, die
 from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Kill, Scenario
 from scenarios.telemetry.endpoint import Endpoint
 from scenarios.telemetry.metrics import CONTENT_TYPE, About, exposition
+from scenarios.telemetry.tracing import start_tracing
 
 logger = logging.getLogger("sagasim.serving")
 
@@ -81,7 +82,7 @@ class Access:
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What one node is to do: `role` is coordinator or services, `data` the run's directory, `metrics` the host and
-    port at which Prometheus may ask."""
+    port at which Prometheus may ask, `otel` whether its sagas are told as spans."""
 
     role: str
     data: Path
@@ -92,6 +93,7 @@ class Serving:
     sync: bool = True
     limits: Limits = field(default_factory=Limits)
     metrics: tuple[str, int] | None = None
+    otel: bool = False
 
 
 async def serve(serving: Serving) -> int:
@@ -113,6 +115,8 @@ async def serve(serving: Serving) -> int:
     async with AsyncExitStack() as stack:
         endpoint = await _bind_metrics(serving, stack)
         node = await _build(serving, stack, finish)
+        if serving.otel:
+            stack.callback(start_tracing(node, serving.role))
         actors = _start(serving, node)
         await asyncio.sleep(0)  # their first turns
         if not stop.done():

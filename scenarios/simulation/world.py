@@ -9,7 +9,9 @@ from random import Random
 from actors import outbox
 from actors.handlers import ServiceHandlers
 from actors.messages import Lifecycle
+from actors.node import Node
 from actors.supervisor import Limits
+from actors.tracing import Tracer
 from broker.port import Broker
 from broker.receipt import Probe
 from broker.simulated import Faults, SimulatedBroker
@@ -53,8 +55,10 @@ class SimulatedWorld:
         on_event: Callable[[Lifecycle], None] | None = None,
         tap: Tap | None = None,
         probe: Callable[[str], Probe] | None = None,
+        tracer: Callable[[Node], Tracer] | None = None,
     ) -> None:
         self._tap, self._probe = tap, probe  # put between each node and its broker; called at its boundaries
+        self._tracer = tracer
         self.scenario = scenario
         self.seed = seed
         self.random = Random(f"{seed}/world")
@@ -170,7 +174,9 @@ class SimulatedWorld:
     def _node(self, plan: Plan) -> SimulatedNode:
         probe = None if self._probe is None else self._probe(plan.name)
         directory = self._directory / plan.name
-        return SimulatedNode(plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=self._wrap)
+        return SimulatedNode(
+            plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=self._wrap, tracer=self._tracer
+        )
 
     def _wrap(self, node: SimulatedNode | None, broker: Broker) -> Broker:
         if node is not None and self.scenario.duplicates > 1:
