@@ -42,6 +42,7 @@ from scenarios.serving import NOT_YET, Access, Serving, serve
 from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
+from scenarios.simulation.keepsake import Keepsake
 from scenarios.telemetry.tracing import check_tracing
 
 signal.signal(signal.SIGINT, _interrupted)
@@ -299,7 +300,7 @@ def _run(options: argparse.Namespace) -> int:
     reference = str(Path(options.name).resolve()) if options.name.endswith(".py") else options.name
     if options.json is not None:
         check_writable("--json", options.json)
-    Outputs(options.report, options.trace).check(options.mode)
+    Outputs(options.report, options.trace).check()
     access = _access(options)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     if options.otel:
@@ -353,13 +354,14 @@ def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argpa
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
     check_load(scenario, seed, sequential=options.sequential)
     orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
+    keepsake = Keepsake() if Outputs(options.report, options.trace).wanted else None
     result = simulation.run_simulated(
-        scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say
-    )  # fmt: skip
+        scenario, seed, orders, concurrency, sequential=options.sequential, tell=_say, keepsake=keepsake
+    )
     repeat = again(reference, orders, concurrency, seed, sequential=options.sequential, mode="sim")
     for line in simulation.summary_of_run(result, repeat):
         _say(line)
-    return _end(options, result, lambda: of_simulated_run(scenario, result, repeat))
+    return _end(options, result, lambda: of_simulated_run(scenario, result, repeat, keepsake or Keepsake()))
 
 
 def _end(options: argparse.Namespace, result: Result, facts: Callable[[], Facts]) -> int:

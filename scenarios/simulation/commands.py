@@ -13,6 +13,7 @@ from scenarios.scenario import Kill, Scenario, ScenarioError
 from scenarios.simulation.drawing import draw_plan
 from scenarios.simulation.explore import Batch, explore, summary, verdict
 from scenarios.simulation.failure import read_failure
+from scenarios.simulation.keepsake import Keepsake
 from scenarios.simulation.plan import FaultPlan, sequential_of
 from scenarios.simulation.progress import Tell, progress
 from scenarios.simulation.quiet import quiet
@@ -23,18 +24,25 @@ from scenarios.simulation.trace import Happening
 
 
 def run_simulated(
-    scenario: Scenario, seed: int, orders: int, concurrency: int, *, sequential: bool, tell: Tell
+    scenario: Scenario,
+    seed: int,
+    orders: int,
+    concurrency: int,
+    *,
+    sequential: bool,
+    tell: Tell,
+    keepsake: Keepsake | None = None,
 ) -> SimResult:
     """Run a scenario in virtual time, with its own faults and no others, and hold it to its expectations.
 
-    Raises ScenarioError.
+    `keepsake`, if given, takes in what can be shown of it. Raises ScenarioError.
     """
     if sequential and sequential_of(scenario.domain) is None:
         raise ScenarioError(f"scenario {scenario.name!r} has no saga that takes its steps one by one")
     plan = FaultPlan(orders, concurrency, sequential=sequential, kills=scenario.faults)
     tell(f"{scenario.name}: {orders} orders, seed {seed}, mode sim")
     with quiet(), _few_collections():
-        result = simulate(scenario, seed, plan)
+        result = simulate(scenario, seed, plan, keepsake=keepsake)
     hold_to(scenario, result, _unfired(scenario, result))
     return result
 

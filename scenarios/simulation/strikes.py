@@ -27,6 +27,7 @@ class Strikes:
 
     def __init__(self, plan: FaultPlan, trace: Trace, troubles: Troubles) -> None:
         self.injected: list[str] = []
+        self.injected_at: list[float] = []  # by virtual time
         self.conflicting_starts = 0  # each becomes a dead letter
         self.meddler = Meddler(plan.faults, troubles.happens, self._start_again)
         self._plan = plan
@@ -95,6 +96,7 @@ class Strikes:
 
     def _tell(self, text: str) -> None:
         self.injected.append(text)
+        self.injected_at.append(self.world.loop.time())
         self._trace.note("world", "fault", text)
 
     def _nodes(self, target: str) -> list[SimulatedNode]:
