@@ -3,11 +3,15 @@
 import logging
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from actors.node import Node
 from scenarios.scenario import COORDINATOR, ScenarioError
 
-logger = logging.getLogger("sagasim.telemetry")
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    from scenarios.telemetry.spans import Spans
 
 END_SECONDS = 3.0
 """How long a node that ends waits for its last spans to be taken; what is lost then is nothing but spans."""
@@ -15,20 +19,9 @@ END_SECONDS = 3.0
 
 def check_tracing() -> None:
     """Raises ScenarioError unless OpenTelemetry is here, and its variables can be used."""
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        import scenarios.telemetry.spans  # noqa: F401 - whether it can be
-    except ImportError as error:
-        if not (error.name or "").startswith("opentelemetry"):
-            raise
-        raise ScenarioError(
-            "--otel needs OpenTelemetry's SDK and its exporter, which are not here: install sagasim[otel]"
-        ) from None
-    try:
-        OTLPSpanExporter()
-    except Exception as error:
-        raise ScenarioError(f"--otel: {error}") from None
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # what it remarks the nodes' logs will hold
+    _, processor = _open()
+    processor.shutdown()
 
 
 def start_tracing(node: Node, role: str) -> Callable[[], None]:
@@ -36,14 +29,10 @@ def start_tracing(node: Node, role: str) -> Callable[[], None]:
 
     A thread of its own sends them in batches. Raises ScenarioError as `check_tracing` does.
     """
-    check_tracing()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    spans, processor = _open()
+    from scenarios.telemetry.spans import SagaTracer
 
-    from scenarios.telemetry.spans import SagaTracer, Spans
-
-    processor = BatchSpanProcessor(OTLPSpanExporter())
-    node.tracer = tracer = SagaTracer(node, Spans(processor))
+    node.tracer = tracer = SagaTracer(node, spans)
     if role == COORDINATOR:
         tracer.tell_again()
 
@@ -54,3 +43,23 @@ def start_tracing(node: Node, role: str) -> Callable[[], None]:
         ending.join(END_SECONDS)
 
     return end
+
+
+def _open() -> "tuple[Spans, SpanProcessor]":
+    """The way to the collector, by the standard variables."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from scenarios.telemetry.spans import Spans
+    except ImportError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise ScenarioError(
+            "--otel needs OpenTelemetry's SDK and its exporter, which are not here: install sagasim[otel]"
+        ) from None
+    try:
+        processor = BatchSpanProcessor(OTLPSpanExporter())
+        return Spans(processor), processor
+    except Exception as error:  # whatever a variable's value makes of it
+        raise ScenarioError(f"--otel: OpenTelemetry cannot be set up: {error}") from None

@@ -96,6 +96,19 @@ def test_without_the_packages(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+def test_a_variable_that_cannot_be_used(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, status 2, before anything was begun."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "-1")
+    assert run_sim.main(["run", "happy", "--orders", "5", "--otel"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sagasim: --otel: OpenTelemetry cannot be set up: ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_simulation_tells_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     """Its time is not that of a collector."""
     assert run_sim.main(["run", "happy", "--mode", "sim", "--otel"]) == 2
