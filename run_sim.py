@@ -46,6 +46,8 @@ from scenarios.serving import MAX_MAP_BYTES, NOT_YET, Access, Serving, serve
 from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
+from scenarios.simulation.keepsake import Keepsake
+from scenarios.telemetry.tracing import check_tracing
 
 signal.signal(signal.SIGINT, _interrupted)
 
@@ -53,6 +55,7 @@ DATA_HOME = Path("sagasim-data")
 DEFAULT_SEEDS = 200
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_SEED_DIGITS = 18
+MAX_PORT = 65535
 WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError, OSError)
 """What is said in one line, with exit status 2."""
 OUTPUT = Output()
@@ -148,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-map-mb", type=_positive, default=most, metavar="N", help="the most its store may grow to"
     )
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
+    word.add_argument("--metrics", type=_address, metavar="[HOST:]PORT", help="figures for Prometheus, at /metrics")
+    _trace_words(word)
     for name in ("--kill", "--url-file"):
         word.add_argument(name, help=argparse.SUPPRESS)
     word.add_argument("--troubled", action="store_true", help=argparse.SUPPRESS)
@@ -176,6 +181,7 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--json", type=Path, metavar="FILE", help="write the result as one JSON object")
     word.add_argument("--report", type=Path, metavar="FILE.html", help="write one page with charts and timelines")
     word.add_argument("--trace", type=Path, metavar="FILE.json", help="write trace events, for Perfetto and Chrome")
+    _trace_words(word)
     word.add_argument("--purge", action="store_true", help="with --nats: drop what another run has left there")
     _broker_words(word)
     _log_words(word)
@@ -188,6 +194,11 @@ def _broker_words(word: argparse.ArgumentParser) -> None:
     word.add_argument("--tls-ca", type=Path, metavar="FILE")
     word.add_argument("--tls-cert", type=Path, metavar="FILE")
     word.add_argument("--tls-key", type=Path, metavar="FILE")
+
+
+def _trace_words(word: argparse.ArgumentParser) -> None:
+    text = "tell sagas as OpenTelemetry spans, by OTLP over HTTP, to where the variables OTEL_* say"
+    word.add_argument("--otel", action="store_true", help=text)
 
 
 def _log_words(word: argparse.ArgumentParser) -> None:
@@ -235,6 +246,14 @@ def _seconds(text: str) -> float:
     if not (number.isascii() and number.isdigit()) or unit not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 5m, 1h or 2d")
     return float(int(number) * _UNITS[unit])
+
+
+def _address(text: str) -> tuple[str, int]:
+    """A host and port to listen on; without a host only this machine can reach it."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no address such as 9100, 0.0.0.0:9100 or [::1]:9100")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def _access(options: argparse.Namespace) -> Access | None:
@@ -292,9 +311,13 @@ def _run(options: argparse.Namespace) -> int:
     reference = str(Path(options.name).resolve()) if options.name.endswith(".py") else options.name
     if options.json is not None:
         check_writable("--json", options.json)
-    Outputs(options.report, options.trace).check(options.mode)
+    Outputs(options.report, options.trace).check()
     access = _access(options)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    if options.otel:
+        if options.mode != "real":
+            raise ScenarioError("--otel goes with --mode real: nobody waits for spans of virtual time")
+        check_tracing()
     if options.mode == "sim":
         return _run_simulated(scenario, reference, seed, options)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -343,13 +366,14 @@ def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argpa
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
     check_load(scenario, seed, sequential=options.sequential)
     orders, concurrency = options.orders or scenario.orders, options.concurrency or scenario.concurrency
+    keepsake = Keepsake() if Outputs(options.report, options.trace).wanted else None
     words = {"sequential": options.sequential, "chaos": options.chaos}
     plan = plan_of(scenario, seed, orders, concurrency, **words)
-    result = simulation.run_simulated(scenario, seed, plan, tell=_say)
+    result = simulation.run_simulated(scenario, seed, plan, tell=_say, keepsake=keepsake)
     repeat = again(reference, orders, concurrency, seed, **words, mode="sim")
     for line in simulation.summary_of_run(result, repeat):
         _say(line)
-    return _end(options, result, lambda: of_simulated_run(scenario, result, repeat))
+    return _end(options, result, lambda: of_simulated_run(scenario, result, repeat, keepsake or Keepsake()))
 
 
 def _end(options: argparse.Namespace, result: Result, facts: Callable[[], Facts]) -> int:
@@ -424,6 +448,7 @@ def _ignore(_: str) -> None:
 def _node_arguments(options: argparse.Namespace, access: Access | None) -> list[str]:
     """What the nodes of a run are told beyond where they are; the URL they read from the run's directory."""
     arguments = ["--log-level", options.log_level, "--log-format", options.log_format]
+    arguments += ["--otel"] * options.otel
     return arguments if access is None else [*arguments, *access.file_words()]
 
 
@@ -432,6 +457,8 @@ def _serve(options: argparse.Namespace) -> int:
     scenario = library.find(options.scenario)
     if options.troubled:
         scenario = troubled(scenario, options.data)
+    if options.otel:
+        check_tracing()
     url = options.nats
     if url is None:
         path = Path(options.url_file or options.data / URL_FILE)
@@ -454,6 +481,8 @@ def _serve(options: argparse.Namespace) -> int:
         with_parent=options.with_parent,
         sync=not options.no_sync,
         max_map_bytes=options.max_map_mb << 20,
+        metrics=options.metrics,
+        otel=options.otel,
     )
     try:
         return asyncio.run(serve(serving))

@@ -9,6 +9,7 @@ from typing import Final
 
 from actors.dispatch import Loop
 from actors.messages import Message, MessageError, from_envelope
+from actors.tracing import Tracer
 from broker import codec
 from broker.batching import Batcher
 from broker.dead_letters import dead_letter
@@ -30,7 +31,8 @@ class Node:
     Sagas take their turns on `turns`, which is the loop or `Turns` of it.
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
     `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
-    to know (`duplicates_suppressed`, `retries`, ...).
+    to know (`duplicates_suppressed`, `retries`, ...). `gauges` are what its actors can be asked: a name and how to
+    read it now, on the loop.
     """
 
     name: str
@@ -44,7 +46,9 @@ class Node:
     wall_offset_seconds: float
     probe: Probe | None = None
     counters: Counter[str] = field(default_factory=Counter)
+    gauges: list[tuple[str, Callable[[], int]]] = field(default_factory=list)
     on_fatal: Callable[[BaseException], None] | None = None
+    tracer: Tracer | None = None
 
     def now(self) -> float:
         """The wall clock, in seconds since 1970."""

@@ -68,6 +68,10 @@ class Outbox:
     def answered(self, saga_id: str) -> None:
         self._unanswered.pop(saga_id, None)
 
+    def unanswered(self) -> int:
+        """How many starts wait for their answer."""
+        return len(self._unanswered)
+
     def close(self) -> None:
         self._closed = True
         if self._timer is not None:

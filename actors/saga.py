@@ -258,16 +258,21 @@ class SagaActor(EventActor):
 
     def _on_notice(self, notice: Notice, receipt: Receipt | None) -> None:
         record, node = self._record, self._node
-        if notice is Notice.STARTED and record.sender:
-            answer = StartAnswer(record.saga_id, accepted=True)
-            node.batcher.send(subjects.command(record.sender), to_envelope(answer), receipt)
+        if notice is Notice.STARTED:
+            node.counters["sagas_started"] += 1
+            if record.sender:
+                answer = StartAnswer(record.saga_id, accepted=True)
+                node.batcher.send(subjects.command(record.sender), to_envelope(answer), receipt)
         reason = "" if notice in (Notice.STARTED, Notice.PIVOT, Notice.COMPLETED) else record.reason
         event = Lifecycle(record.saga_id, record.definition, notice.value, node.now(), reason)
         node.batcher.send(subjects.event(record.definition), to_envelope(event), receipt)
         if notice is Notice.PARKED or notice is Notice.UNPARKED:
             self._report(ParkChanged(record.saga_id, notice is Notice.PARKED))
         elif notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
+            node.counters[f"sagas_{notice.value}"] += 1
             self._report(Ended(record.saga_id))
+        if node.tracer is not None:
+            node.tracer.turned(record, notice)
 
     def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
         """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
@@ -278,7 +283,7 @@ class SagaActor(EventActor):
             delay = retry.delay_seconds(send.retry, self._node.random.random())
             self._node.loop.call_later(delay, self._send_retry, send, command)
         else:
-            self._node.batcher.send(subjects.command(step.service), to_envelope(command), receipt)
+            self._publish_command(step.service, command, receipt)
         if _is_current(self._record.state, send):
             overdue_at = self._node.loop.time() + delay + step.timeout_seconds
             self._overdue_at[send.step] = (overdue_at, send)
@@ -286,8 +291,12 @@ class SagaActor(EventActor):
 
     def _send_retry(self, send: Send, command: Command) -> None:
         if not self.actor_stopped.is_set() and _is_current(self._record.state, send):
-            service = self._saga.steps[send.step].service
-            self._node.batcher.send(subjects.command(service), to_envelope(command))
+            self._publish_command(self._saga.steps[send.step].service, command, None)
+
+    def _publish_command(self, service: str, command: Command, receipt: Receipt | None) -> None:
+        tracer = self._node.tracer
+        traceparent = "" if tracer is None else tracer.traceparent(command)
+        self._node.batcher.send(subjects.command(service), to_envelope(command), receipt, traceparent)
 
     # --- timeouts: one timer a saga, set to the earliest ------------------------------------------------------
 

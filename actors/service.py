@@ -95,6 +95,7 @@ class Service(EventActor):
             now = self._node.now()
             self._node.environment.update(lambda tx: prepare(ServiceTransaction(tx, name, now)))
         self._outbox.load()
+        self._node.gauges.append(("starts_unanswered", self._outbox.unanswered))
         consumer = subjects.commands(name)
         self._subscription = self._node.broker.consume(consumer, self._arrived)
         self._pruner.start()
@@ -131,6 +132,8 @@ class Service(EventActor):
                 receipt.hold()
                 reason = f"a {type(message).__name__} is nothing for a service"
                 self._node.dead_letter(reason, mail.delivery.subject, encode_envelope(to_envelope(message)), receipt)
+        if self._node.tracer is not None:
+            self._node.tracer.heard(mail.delivery.headers, messages)
         if self._delay_seconds is not None:
             commands = self._put_off(commands, receipt)
         if commands:
@@ -263,6 +266,8 @@ class Service(EventActor):
             if logger.isEnabledFor(logging.DEBUG) or reply.outcome is Outcome.FAULTED:
                 self._log(command, reply)
             self._node.batcher.send(subjects.reply(command.reply_to), to_envelope(reply), receipt)
+            if self._node.tracer is not None:
+                self._node.tracer.executed(self._handlers.name, command, reply)
         for start in batch.starts:
             self._outbox.send(start, receipt)
         receipt.release()

@@ -116,6 +116,11 @@ class SagaSupervisor(EventActor):
             broker.consume(subjects.replies(name), self._arrived),
             broker.consume(subjects.controls(name), self._arrived),
         ]
+        self._node.gauges += [
+            ("sagas_in_flight", self.in_flight),
+            ("sagas_parked", lambda: len(self._parked)),
+            ("starts_queued", lambda: len(self._queued)),
+        ]
         self.actor_ref.tell(_RehydrateOn())
         self._pruner.start()
 
@@ -452,6 +457,8 @@ class SagaSupervisor(EventActor):
                 node.batcher.send(subjects.command(record.sender), to_envelope(answer))
             event = Lifecycle(saga_id, record.definition, Notice.PARKED.value, node.now(), record.reason)
             node.batcher.send(subjects.event(record.definition), to_envelope(event))
+            if node.tracer is not None:
+                node.tracer.turned(record, Notice.PARKED)
             if self.actor_ref.is_alive():
                 self.actor_ref.tell(_Held(saga_id))
 

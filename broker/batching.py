@@ -4,7 +4,7 @@ Smart batching: under load batches grow by themselves; alone, an envelope waits 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Final
@@ -21,6 +21,9 @@ MAX_BATCH_ENVELOPES: Final = 128
 """A receiver's work on one message can overlap the sender's on the next. Much less costs more than it gains."""
 _HEADROOM_BYTES: Final = 4096
 """Left for headers, which count towards the server's largest payload, and for the array's own header."""
+TRACEPARENT: Final = "traceparent"
+"""The header that says to which trace a message belongs: one for each envelope in their order, with commas between
+them, and nothing for one that belongs to none. Of a single envelope it is W3C's own."""
 
 
 def check_sendable(envelope: Sequence[object]) -> None:
@@ -30,12 +33,24 @@ def check_sendable(envelope: Sequence[object]) -> None:
         raise codec.CodecError(f"{size} bytes are more than the {MAX_BATCH_BYTES} of a message")
 
 
+def traceparents_of(headers: Mapping[str, str], envelopes: int) -> list[str]:
+    """What a message's header says of each of its envelopes; nothing if it does not fit them."""
+    found = headers.get(TRACEPARENT, "").split(",")
+    return found if len(found) == envelopes and any(found) else []
+
+
 @dataclass(slots=True)
 class _Batch:
     encoded: list[bytes] = field(default_factory=list)
     envelopes: list[Sequence[object]] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     size_bytes: int = 0
+    traceparents: dict[int, str] = field(default_factory=dict)  # by an envelope's place
+
+    def headers(self) -> dict[str, str] | None:
+        if not self.traceparents:
+            return None
+        return {TRACEPARENT: ",".join(self.traceparents.get(i, "") for i in range(len(self.encoded)))}
 
 
 class Batcher:
@@ -72,9 +87,12 @@ class Batcher:
         """Messages that the broker has not answered for yet, those that are still being gathered among them."""
         return self._in_flight + sum(map(len, self._gathered.values()))
 
-    def send(self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None) -> None:
+    def send(
+        self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None, traceparent: str = ""
+    ) -> None:
         """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
 
+        `traceparent` says in the words of W3C's Trace Context whose work this is; the message's header carries it.
         Its values must have been checked where they came in: when a message was decoded, or by `check_sendable`.
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it.
@@ -90,6 +108,9 @@ class Batcher:
         batch = self._batch(subject, len(encoded))
         batch.encoded.append(encoded)
         batch.size_bytes += len(encoded)
+        if traceparent:
+            batch.traceparents[len(batch.encoded) - 1] = traceparent
+            batch.size_bytes += len(traceparent) + 1
         if self._probe is not None:
             batch.envelopes.append(envelope)
         # Once a message, not once an envelope: what one delivery has caused mostly leaves in one.
@@ -135,6 +156,6 @@ class Batcher:
             self._probe("publish.before", batch.envelopes)
         self._in_flight += 1
         self._published += 1
-        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done)
+        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, batch.headers())
         if self._probe is not None:
             self._probe("publish.after", batch.envelopes)

@@ -1,7 +1,7 @@
 """The port to a broker, kept with NATS JetStream."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -93,9 +93,14 @@ class JetStream:
         self._link.prepare = prepare
 
     def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        done: Callable[[PublishError | None], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._publisher.publish(subject, payload, message_id, done)
+        self._publisher.publish(subject, payload, message_id, done, headers)
 
     def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Pull:
         """Create the consumer if need be, in the background, and pull. A conflict is logged as an error."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from nats.aio.client import Client
@@ -48,6 +48,10 @@ class PulledDelivery:
     @property
     def payload(self) -> bytes:
         return self._message.data
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._message.headers or {}
 
     @property
     def deliveries(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,7 @@ class _Publication:
     message_id: str
     done: Done
     deadline: float
+    headers: Mapping[str, str] | None
 
 
 class Publisher:
@@ -57,14 +58,16 @@ class Publisher:
         link.on_lost.append(self._on_lost)
         self._task = asyncio.create_task(self._run())
 
-    def publish(self, subject: str, payload: bytes, message_id: str, done: Done) -> None:
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, done: Done, headers: Mapping[str, str] | None = None
+    ) -> None:
         if self._closed or self._waiting_bytes + len(payload) > MAX_WAITING_BYTES:
             reason = "the connection is closed" if self._closed else "too much waits for the broker already"
             self._loop.call_soon(_call, done, PublishError(f"not sent to {subject}: {reason}"))
             return
         self._last_token += 1
         deadline = self._loop.time() + self._timeout_seconds
-        self._waiting[self._last_token] = _Publication(subject, payload, message_id, done, deadline)
+        self._waiting[self._last_token] = _Publication(subject, payload, message_id, done, deadline, headers)
         self._waiting_bytes += len(payload)
         self._queue.append(self._last_token)
         self._wake.set()
@@ -140,6 +143,8 @@ class Publisher:
 
     async def _send(self, client: Client, inbox: str, token: int, publication: _Publication) -> None:
         headers = {"Nats-Msg-Id": publication.message_id, "Content-Type": _CONTENT_TYPE}
+        if publication.headers is not None:
+            headers |= publication.headers
         try:
             await client.publish(publication.subject, publication.payload, inbox, headers)
         except (nats_errors.MaxPayloadError, nats_errors.BadSubjectError) as error:

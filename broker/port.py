@@ -4,7 +4,7 @@ Everything is called on the node's event loop and nothing blocks. `broker.jetstr
 NATS JetStream; a simulated broker keeps it over virtual time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,11 @@ class Delivery(Protocol):
     def payload(self) -> bytes: ...
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        """What was published beside the payload; a broker may add some of its own."""
+        ...
+
+    @property
     def deliveries(self) -> int:
         """How often this message has been delivered, this time included: 1 is the first."""
         ...
@@ -76,12 +81,18 @@ class Broker(Protocol):
     def max_payload_bytes(self) -> int: ...
 
     def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        done: Callable[[PublishError | None], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Publish and later call `done` once: with None when the broker has stored it, else with the error.
 
-        `message_id` is for the broker's duplicate window: the same id within it is stored once. `done` is
-        never called from within `publish` itself.
+        `message_id` is for the broker's duplicate window: the same id within it is stored once. `headers` travel
+        with the message, count towards `max_payload_bytes`, and are printable ASCII. `done` is never called from
+        within `publish` itself.
         """
         ...
 

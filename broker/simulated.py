@@ -227,7 +227,9 @@ class SimulatedBroker:
             self.counts["duplicates_dropped"] += 1
             return
         stream.remember(publication.message_id, now)
-        message = stream.store(publication.subject, publication.payload, publication.message_id, now)
+        message = stream.store(
+            publication.subject, publication.payload, publication.message_id, now, publication.headers
+        )
         self.counts["stored"] += 1
         if self._happens(self.faults.lose_stored):
             stream.lose(message.sequence)

@@ -2,12 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from broker.port import Consumer, Delivery, PublishError
-from broker.simulated_store import Durable, Stored
+from broker.simulated_store import NO_HEADERS, Durable, Stored
 
 logger = logging.getLogger("sagasim.broker")
 
@@ -98,6 +98,7 @@ class Publication:
     message_id: str
     done: Done
     deadline: float
+    headers: Mapping[str, str]
 
 
 class SimulatedDelivery:
@@ -120,6 +121,10 @@ class SimulatedDelivery:
     @property
     def payload(self) -> bytes:
         return self.message.payload
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.message.headers
 
     def ack(self) -> None:
         self.subscription.answer(self, extends=False)
@@ -231,14 +236,16 @@ class SimulatedClient:
     def max_payload_bytes(self) -> int:
         return self._max_payload_bytes
 
-    def publish(self, subject: str, payload: bytes, message_id: str, done: Done) -> None:
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, done: Done, headers: Mapping[str, str] | None = None
+    ) -> None:
         if len(payload) > self._max_payload_bytes:
             error = PublishError(f"no publish to {subject}: {len(payload)} bytes are more than the server takes")
             self.loop.call_soon(done, error)
             return
         self._last_token += 1
         deadline = self.loop.time() + self._publish_timeout_seconds
-        publication = Publication(subject, payload, message_id, done, deadline)
+        publication = Publication(subject, payload, message_id, done, deadline, headers or NO_HEADERS)
         self._waiting[self._last_token] = publication
         if self.connected:
             self.to_server.send(self.server.on_publish, self, self._last_token, publication)

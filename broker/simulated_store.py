@@ -12,11 +12,15 @@ the last messages were lost; so an acknowledgement never meets a message that it
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from broker.port import Consumer, StreamConflictError
 from broker.subjects import STREAMS, StreamSpec, stream_of
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class Stored:
     payload: bytes
     message_id: str
     at: float
+    headers: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -77,9 +82,11 @@ class Stream:
     def remember(self, message_id: str, now: float) -> None:
         self._ids[message_id] = now
 
-    def store(self, subject: str, payload: bytes, message_id: str, now: float) -> Stored:
+    def store(
+        self, subject: str, payload: bytes, message_id: str, now: float, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Stored:
         self._last += 1
-        message = self.messages[self._last] = Stored(self._last, subject, payload, message_id, now)
+        message = self.messages[self._last] = Stored(self._last, subject, payload, message_id, now, headers)
         self._bytes += len(payload)
         for durable in self.durables.values():
             if durable.hears(subject):

@@ -1,6 +1,6 @@
 """A broker that says everything several times: what a client that retries too eagerly does to everyone else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
 
@@ -17,11 +17,16 @@ class DuplicatingBroker:
         return self._broker.max_payload_bytes
 
     def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        done: Callable[[PublishError | None], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._broker.publish(subject, payload, message_id, done)
+        self._broker.publish(subject, payload, message_id, done, headers)
         for copy in range(1, self._times):
-            self._broker.publish(subject, payload, f"{message_id}-{copy}", _ignore)
+            self._broker.publish(subject, payload, f"{message_id}-{copy}", _ignore, headers)
 
     def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
         return self._broker.consume(consumer, on_message)

@@ -42,7 +42,7 @@ def set_up(path: Path | None, *, level: str = "INFO", form: str = "text") -> Non
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    for name, least in (("sagasim", level), ("asyncio", "ERROR")):
+    for name, least in (("sagasim", level), ("asyncio", "ERROR"), ("opentelemetry", "ERROR")):
         logger = logging.getLogger(name)
         logger.setLevel(least)
         logger.addHandler(handler)

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -30,6 +32,11 @@ from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
 from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Fault, Kill, Scenario
+from scenarios.telemetry.endpoint import Endpoint
+from scenarios.telemetry.metrics import CONTENT_TYPE, About, exposition
+from scenarios.telemetry.tracing import start_tracing
+
+logger = logging.getLogger("sagasim.serving")
 
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
@@ -79,7 +86,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What one node is to do: `role` is coordinator or services, `data` the run's directory. It crashes at `kill`."""
+    """What one node is to do: `role` is coordinator or services, `data` the run's directory, `metrics` the host and
+    port at which Prometheus may ask, `otel` whether its sagas are told as spans. It crashes at `kill`."""
 
     role: str
     data: Path
@@ -90,13 +98,15 @@ class Serving:
     sync: bool = True
     max_map_bytes: int = MAX_MAP_BYTES
     limits: Limits = field(default_factory=Limits)
+    metrics: tuple[str, int] | None = None
+    otel: bool = False
 
 
 async def serve(serving: Serving) -> int:
     """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status: 0 when
     it was told to stop, 1 when it may be started again, 2 when that would be in vain.
 
-    Raises StorageError or BrokerError if the node cannot begin.
+    Raises StorageError, BrokerError or ScenarioError if the node cannot begin.
     """
     # Nearly all that a node allocates dies by its count: look for cycles seldom, and never among what stays.
     gc.freeze()
@@ -110,11 +120,17 @@ async def serve(serving: Serving) -> int:
 
     _listen(finish, with_parent=serving.with_parent)
     async with AsyncExitStack() as stack:
+        endpoint = await _bind_metrics(serving, stack)
         node = await _build(serving, stack, finish)
+        if serving.otel:
+            stack.callback(start_tracing(node, serving.role))
         actors = _start(serving, node)
         await asyncio.sleep(0)  # their first turns
         if not stop.done():
             _say_ready(serving)
+        if endpoint is not None:
+            about = About(serving.role, serving.scenario.name)
+            logger.info("metrics at %s", await endpoint.start(partial(exposition, node, about)))
         stats = asyncio.create_task(_keep_stats(serving, node))
         why = await stop
         stats.cancel()
@@ -126,6 +142,15 @@ async def serve(serving: Serving) -> int:
         print(f"sagasim {serving.role}: {why}", file=sys.stderr)
         return 2 if isinstance(why, FullError) else 1  # another start would come to the same limit
     return 0
+
+
+async def _bind_metrics(serving: Serving, stack: AsyncExitStack) -> Endpoint | None:
+    """Take the port before anything else is touched."""
+    if serving.metrics is None:
+        return None
+    endpoint = await Endpoint.bind(*serving.metrics, CONTENT_TYPE)
+    stack.callback(endpoint.close)
+    return endpoint
 
 
 async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[BaseException], None]) -> Node:
@@ -151,7 +176,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     broker: Broker = jetstream
     if serving.scenario.duplicates > 1:
         broker = DuplicatingBroker(jetstream, serving.scenario.duplicates)
-    return Node(
+    node = Node(
         name=COORDINATOR_NAME if serving.role == COORDINATOR else serving.role,
         loop=loop,
         turns=turns,
@@ -164,6 +189,8 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
         probe=probe,
         on_fatal=finish,
     )
+    node.gauges.append(("broker_connected", lambda: int(jetstream.connected)))
+    return node
 
 
 def tables_of(serving: Serving) -> tuple[str, ...]:

@@ -55,7 +55,9 @@ def _parts(facts: Facts, sagas: Iterable[tuple[SagaStory, Choice]]) -> list[Mark
 def _head(facts: Facts) -> Markup:
     result = facts.result
     about = [f"seed {result.seed}", f"mode {result.mode}", f"{result.orders} orders"]
-    if facts.began_at:
+    if result.mode == "sim":
+        about.append("virtual time")
+    elif facts.began_at:
         about.append(time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(facts.began_at)))
     verdict = tag("strong", result.verdict, class_=f"verdict {result.verdict}", id="verdict")
     title = tag("h1", result.scenario, " ", verdict)

@@ -1,13 +1,16 @@
 """What a run leaves to be told: plain data, in wall clock seconds since 1970."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scenarios.calling import call
 from scenarios.load import SAGA_ENDS, Journey, Load
+from scenarios.report.journals import Kept, SagaStory, kept_stories, stories
 from scenarios.scenario import Expectation, Result, Scenario, Sometimes
+from scenarios.simulation.keepsake import Keepsake
+from scenarios.simulation.node import BEGAN_AT_SECONDS
 from scenarios.view import RunView
 
 
@@ -51,7 +54,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One run. `data` is None where nothing was kept; times and orders are known of real runs only."""
+    """One run. The times of a simulated one are virtual. `data` is its directory; where there is none, `sagas` may
+    hold what is shown of them."""
 
     result: Result
     story: str
@@ -63,6 +67,11 @@ class Facts:
     ended_at: float = 0.0
     orders: list[Order] = field(default_factory=list)
     books: Mapping[str, list[str]] = field(default_factory=dict)
+    sagas: Mapping[str, Kept] = field(default_factory=dict)
+
+    def stories(self, saga_ids: Iterable[str]) -> Generator[SagaStory, None, None]:
+        """The sagas of these ids, as far as something is known of them, in this order. Raises StorageError."""
+        return kept_stories(self.sagas, saga_ids) if self.data is None else stories(self.data, saga_ids)
 
 
 def of_real_run(scenario: Scenario, result: Result, view: RunView) -> Facts:
@@ -71,19 +80,44 @@ def of_real_run(scenario: Scenario, result: Result, view: RunView) -> Facts:
     began_at = view.begun_at + offset
     faults = [Fault(text, began_at + seconds) for seconds, text in view.faults]
     orders = [] if view.load is None else _orders(view.load, offset)
-    ended_at = max(
-        [began_at, *(order.ended_at or began_at for order in orders), *(fault.at or 0.0 for fault in faults)]
-    )
-    expectations = _expectations(scenario, result)
     return Facts(
-        result, view.story, view.again, expectations, faults, Path(view.data), began_at, ended_at, orders, view.books
+        result,
+        scenario.story,
+        view.again,
+        _expectations(scenario, result),
+        faults,
+        Path(view.data),
+        began_at,
+        _ended_at(began_at, orders, faults),
+        orders,
+        view.books,
     )
 
 
-def of_simulated_run(scenario: Scenario, result: Result, again: str) -> Facts:
-    """What a run in simulation leaves: its result. Raises ScenarioError if an expectation cannot be used."""
-    faults = [Fault(text) for text in result.faults_injected]
-    return Facts(result, scenario.story, again, _expectations(scenario, result), faults)
+def of_simulated_run(scenario: Scenario, result: Result, again: str, kept: Keepsake) -> Facts:
+    """What a run in simulation leaves. Raises ScenarioError if an expectation cannot be used."""
+    faults = [Fault(text, BEGAN_AT_SECONDS + seconds) for seconds, text in kept.faults]
+    orders = [] if kept.load is None else _orders(kept.load, BEGAN_AT_SECONDS)
+    began_at = min((order.sent_at for order in orders), default=BEGAN_AT_SECONDS)
+    return Facts(
+        result,
+        scenario.story,
+        again,
+        _expectations(scenario, result),
+        faults,
+        None,
+        began_at,
+        _ended_at(began_at, orders, faults),
+        orders,
+        kept.books,
+        kept.sagas,
+    )
+
+
+def _ended_at(began_at: float, orders: list[Order], faults: list[Fault]) -> float:
+    """When the last thing happened that is shown over time."""
+    times = [*(order.ended_at or began_at for order in orders), *(fault.at or began_at for fault in faults)]
+    return max([began_at, *times])
 
 
 def _orders(load: Load, offset: float) -> list[Order]:

@@ -11,7 +11,6 @@ from scenarios.report.charts import check_charts
 from scenarios.report.choosing import choose
 from scenarios.report.document import page
 from scenarios.report.facts import Facts
-from scenarios.report.journals import stories
 from scenarios.report.trace import MAX_SAGAS, write_trace
 from scenarios.scenario import ScenarioError
 
@@ -23,15 +22,13 @@ class Outputs:
     report: Path | None = None
     trace: Path | None = None
 
-    def check(self, mode: str) -> None:
+    def check(self) -> None:
         """Raises ScenarioError if one of them could not be written."""
         if self.report is not None:
             check_writable("--report", self.report)
             check_charts()
         if self.trace is not None:
             check_writable("--trace", self.trace)
-            if mode != "real":
-                raise ScenarioError("--trace goes with --mode real: a simulation keeps no journals")
 
     @property
     def wanted(self) -> bool:
@@ -63,14 +60,13 @@ def check_writable(option: str, path: Path) -> None:
 
 def _page(facts: Facts) -> str:
     chosen = {choice.order.saga_id: choice for choice in choose(facts)}
-    told = [] if facts.data is None or not chosen else list(stories(facts.data, chosen))
+    told = facts.stories(chosen) if chosen else []
     return page(facts, [(story, chosen[story.saga_id]) for story in told])
 
 
 def _trace(out: TextIO, facts: Facts) -> None:
-    assert facts.data is not None
     saga_ids = [order.saga_id for order in facts.orders if order.end != "rejected"]
-    with closing(stories(facts.data, saga_ids[:MAX_SAGAS])) as sagas:
+    with closing(facts.stories(saga_ids[:MAX_SAGAS])) as sagas:
         write_trace(out, facts, sagas, max(0, len(saga_ids) - MAX_SAGAS))
 
 

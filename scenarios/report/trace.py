@@ -1,7 +1,9 @@
-"""A run as trace events, the JSON that Perfetto and Chrome's own viewer read. Times are wall clock microseconds.
+"""A run as trace events, the JSON that Perfetto and Chrome's own viewer read. Times are microseconds since 1970, and
+virtual ones of a simulation.
 
-A process per saga definition, a thread per saga. Slices of a thread must lie within each other: where attempts
-overlap otherwise, the saga has further threads of the same name, numbered.
+A process per saga definition, a thread per saga; one more process, whose only thread has the faults. Slices of a
+thread must lie within each other: where attempts overlap otherwise, the saga has further threads of the same name,
+numbered.
 """
 
 import json
@@ -13,7 +15,8 @@ from scenarios.report.journals import SagaStory
 from scenarios.timeline import Attempt
 
 MAX_SAGAS = 20_000  # in one file, the first ones: viewers get slow with more
-RUN_PROCESS = 1  # where the faults are
+RUN_PROCESS = 1  # where the faults are, on its main thread: the one of the process's own number
+_THREADS_FROM = 1001  # beyond all processes: a viewer takes a thread of its process's number for the main one
 Event = dict[str, Any]
 
 
@@ -31,19 +34,23 @@ def write_trace(out: TextIO, facts: Facts, sagas: Iterable[SagaStory], left_out:
 
 
 def events(facts: Facts, sagas: Iterable[SagaStory]) -> Iterator[Event]:
-    yield _named("process_name", RUN_PROCESS, 0, f"run {facts.result.scenario}")
+    yield _named("process_name", RUN_PROCESS, RUN_PROCESS, f"run {facts.result.scenario}")
+    yield _named("thread_name", RUN_PROCESS, RUN_PROCESS, "faults")
     for fault in facts.faults:
         if fault.at is not None:
-            yield {"name": fault.text, "cat": "fault", "ph": "i", "s": "g", "ts": _us(fault.at), "pid": 1, "tid": 0}
+            yield {
+                "name": fault.text, "cat": "fault", "ph": "i", "s": "g", "ts": _us(fault.at),
+                "pid": RUN_PROCESS, "tid": RUN_PROCESS,
+            }  # fmt: skip
     processes: dict[str, int] = {}
-    threads = 0
+    thread = _THREADS_FROM
     for saga in sagas:
         if saga.definition not in processes:
-            processes[saga.definition] = RUN_PROCESS + 1 + len(processes)
-            yield _named("process_name", processes[saga.definition], 0, f"saga {saga.definition}")
+            processes[saga.definition] = process = RUN_PROCESS + 1 + len(processes)
+            yield _named("process_name", process, process, f"saga {saga.definition}")
         lanes = _lanes(saga.attempts, saga.ended_at(facts.ended_at))
-        yield from _saga_events(saga, lanes, processes[saga.definition], threads + 1)
-        threads += len(lanes)
+        yield from _saga_events(saga, lanes, processes[saga.definition], thread)
+        thread += len(lanes)
 
 
 def _saga_events(saga: SagaStory, lanes: list[list["_Slice"]], process: int, thread: int) -> Iterator[Event]:

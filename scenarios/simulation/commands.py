@@ -14,6 +14,7 @@ from scenarios.plain import latencies, tally
 from scenarios.scenario import Scenario, ScenarioError
 from scenarios.simulation.explore import Batch, explore, summary, verdict
 from scenarios.simulation.failure import read_failure
+from scenarios.simulation.keepsake import Keepsake
 from scenarios.simulation.progress import Tell, progress
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
@@ -22,10 +23,12 @@ from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
 
 
-def run_simulated(scenario: Scenario, seed: int, plan: FaultPlan, *, tell: Tell) -> SimResult:
+def run_simulated(
+    scenario: Scenario, seed: int, plan: FaultPlan, *, tell: Tell, keepsake: Keepsake | None = None
+) -> SimResult:
     """Run a scenario in virtual time, with the faults of a plan, and hold it to its expectations.
 
-    Raises ScenarioError.
+    `keepsake`, if given, takes in what can be shown of it. Raises ScenarioError.
     """
     if plan.sequential and sequential_of(scenario.domain) is None:
         raise ScenarioError(f"scenario {scenario.name!r} has no saga that takes its steps one by one")
@@ -33,7 +36,7 @@ def run_simulated(scenario: Scenario, seed: int, plan: FaultPlan, *, tell: Tell)
     for line in plan.fault_lines(SIM):
         tell(f"plan: {line}")
     with quiet(), _few_collections():
-        result = simulate(scenario, seed, plan)
+        result = simulate(scenario, seed, plan, keepsake=keepsake)
     missed = never_came([*plan.kills, *plan.faults], result.faults_injected, SIM)
     hold_to(scenario, result, missed, with_drawn=plan.is_drawn(scenario))
     return result

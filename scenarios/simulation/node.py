@@ -15,6 +15,7 @@ from actors.handlers import ServiceHandlers
 from actors.node import Node
 from actors.service import LedgerLimits, Service, service_tables
 from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
+from actors.tracing import Tracer
 from broker.batching import Batcher
 from broker.port import Broker
 from broker.receipt import Probe
@@ -67,8 +68,8 @@ class SimulatedNode:
     """One node over all its lives. It is down until `start`.
 
     `probe` is called at every boundary; when it raises `NodeCrashed` the node crashes right there. `wrap` may put
-    something between a life of the node and its broker. `counters` sums those of all lives. It is `overtaken` once
-    another node has claimed its directory.
+    something between a life of the node and its broker; `tracer` makes the tracer of each life. `counters` sums
+    those of all lives. It is `overtaken` once another node has claimed its directory.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class SimulatedNode:
         *,
         probe: Probe | None = None,
         wrap: Callable[["SimulatedNode", Broker], Broker] | None = None,
+        tracer: Callable[[Node], Tracer] | None = None,
     ) -> None:
         self.plan = plan
         self.probe = probe
@@ -97,6 +99,7 @@ class SimulatedNode:
         self._directory = directory
         self._seed = seed
         self._wrap = wrap
+        self._tracer = tracer
         self._life: NodeLoop | None = None
         self._owns_environment = True
         self._zombie: SimulatedNode | None = None
@@ -190,6 +193,8 @@ class SimulatedNode:
             probe=probe,
             on_fatal=self._on_fatal,
         )
+        if self._tracer is not None:
+            self.node.tracer = self._tracer(self.node)
         self.actors = self.plan.start_actors(self.node)
         return self.node
 

@@ -16,6 +16,7 @@ from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import Findings, Scenario, ScenarioError
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.judge import Judgement, judge_nodes, judge_sagas, parked_sagas, waiting_in_words
+from scenarios.simulation.keepsake import Keepsake
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
 from scenarios.simulation.prepared import prepared
 from scenarios.simulation.result import SimResult, reachable
@@ -42,9 +43,14 @@ _COUNTERS = {
 
 
 def simulate(
-    scenario: Scenario, seed: int, plan: FaultPlan, *, happenings: list[Happening] | None = None
+    scenario: Scenario,
+    seed: int,
+    plan: FaultPlan,
+    *,
+    happenings: list[Happening] | None = None,
+    keepsake: Keepsake | None = None,
 ) -> SimResult:
-    """Live one life and judge it. `happenings`, if given, takes in the whole trace.
+    """Live one life and judge it. `happenings`, if given, takes in the whole trace, `keepsake` what can be shown.
 
     Nothing is raised for what goes wrong in the life: it is in the result's `violations`. Raises DefinitionError
     or ScenarioError if the scenario cannot be lived.
@@ -54,6 +60,8 @@ def simulate(
         life = _Life(scenario, seed, plan, directory, keep=happenings is not None)
         try:
             result = life.live()
+            if keepsake is not None:
+                keepsake.take(life.world, life.strikes)
         finally:
             life.world.close()
     if happenings is not None:

@@ -31,6 +31,7 @@ class Strikes:
 
     def __init__(self, plan: FaultPlan, trace: Trace, troubles: Troubles) -> None:
         self.injected: list[str] = []
+        self.injected_at: list[float] = []  # by virtual time
         self.strange_messages = 0  # of strangers: each becomes a dead letter
         self.meddler = Meddler(plan.faults, troubles.happens, self._start_again)
         self._plan = plan
@@ -101,6 +102,7 @@ class Strikes:
 
     def _tell(self, text: str) -> None:
         self.injected.append(text)
+        self.injected_at.append(self.world.loop.time())
         self._trace.note("world", "fault", text)
 
     def _nodes(self, target: str) -> list[SimulatedNode]:

@@ -60,7 +60,9 @@ class Tap:
     def max_payload_bytes(self) -> int:
         return self._broker.max_payload_bytes
 
-    def publish(self, subject: str, payload: bytes, message_id: str, done: Done) -> None:
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, done: Done, headers: Mapping[str, str] | None = None
+    ) -> None:
         messages = messages_of(payload)
         self._watcher.trace.carry(self._name, "sends", subject, payload, messages)
         if not messages:
@@ -71,7 +73,7 @@ class Tap:
             error = PublishError(f"no publish to {subject}: lost by the simulation")
             self._node.life.call_later(PUBLISH_TIMEOUT_SECONDS, done, error)
             return
-        self._broker.publish(subject, payload, message_id, partial(self._published, messages, done))
+        self._broker.publish(subject, payload, message_id, partial(self._published, messages, done), headers)
 
     def _is_swallowed(self, messages: Sequence[Message]) -> bool:
         swallows = self._watcher.swallows
@@ -173,6 +175,10 @@ class _Delivery:
     @property
     def payload(self) -> bytes:
         return self._delivery.payload
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._delivery.headers
 
     @property
     def deliveries(self) -> int:

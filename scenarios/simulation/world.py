@@ -9,7 +9,9 @@ from random import Random
 from actors import outbox
 from actors.handlers import ServiceHandlers
 from actors.messages import Lifecycle
+from actors.node import Node
 from actors.supervisor import Limits
+from actors.tracing import Tracer
 from broker.port import Broker
 from broker.receipt import Probe
 from broker.simulated import Faults, SimulatedBroker
@@ -54,9 +56,10 @@ class SimulatedWorld:
         tap: Tap | None = None,
         probe: Callable[[str], Probe] | None = None,
         wrap_service: Callable[[ServiceHandlers], ServiceHandlers] = lambda service: service,
+        tracer: Callable[[Node], Tracer] | None = None,
     ) -> None:
         self._tap, self._probe = tap, probe  # put between each node and its broker; called at its boundaries
-        self._wrap_service = wrap_service
+        self._wrap_service, self._tracer = wrap_service, tracer
         self.scenario = scenario
         self.seed = seed
         self.random = Random(f"{seed}/world")
@@ -173,7 +176,9 @@ class SimulatedWorld:
     def _node(self, plan: Plan) -> SimulatedNode:
         probe = None if self._probe is None else self._probe(plan.name)
         directory = self._directory / plan.name
-        return SimulatedNode(plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=self._wrap)
+        return SimulatedNode(
+            plan, self.loop, self.broker, directory, self.seed, probe=probe, wrap=self._wrap, tracer=self._tracer
+        )
 
     def _wrap(self, node: SimulatedNode | None, broker: Broker) -> Broker:
         if node is not None and self.scenario.duplicates > 1:

@@ -1,6 +1,6 @@
 """A broker and a loop that do nothing by themselves: the test says when a publish is acknowledged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from broker.port import Consumer, Delivery, PublishError, Subscription
@@ -12,6 +12,7 @@ class Published:
     payload: bytes
     message_id: str
     done: Callable[[PublishError | None], None]
+    headers: Mapping[str, str] | None
 
 
 @dataclass
@@ -20,9 +21,14 @@ class FakeBroker:
     published: list[Published] = field(default_factory=list)
 
     def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        done: Callable[[PublishError | None], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.published.append(Published(subject, payload, message_id, done))
+        self.published.append(Published(subject, payload, message_id, done, headers))
 
     def consume(self, consumer: Consumer, on_message: Callable[[Delivery], None]) -> Subscription:
         raise NotImplementedError
@@ -45,6 +51,7 @@ class FakeLoop:
 class FakeDelivery:
     subject: str = "saga.command.stock"
     payload: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
     deliveries: int = 1
     acks: int = 0
 

@@ -1,7 +1,7 @@
 """Drives a broker from plain synchronous tests, so that the same contract holds for real and simulated ones."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -115,7 +115,9 @@ class Lab(Protocol):
         self, consumer: Consumer, *, acks: bool = True, fails_first: bool = False
     ) -> tuple[Ear, Subscription]: ...
 
-    def publish(self, subject: str, payload: bytes, message_id: str) -> Outcome: ...
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> Outcome: ...
 
     def fence(self) -> None:
         """Let a message make the whole round: what was under way before it has had its chance to arrive."""
@@ -166,9 +168,11 @@ class RealLab:
         ear = Ear(self._bell, acks=acks, fails_first=fails_first)
         return ear, self._on_loop(lambda: self._jetstream.consume(consumer, ear))
 
-    def publish(self, subject: str, payload: bytes, message_id: str) -> Outcome:
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> Outcome:
         outcome = Outcome(self._bell)
-        self._on_loop(lambda: self._jetstream.publish(subject, payload, message_id, outcome))
+        self._on_loop(lambda: self._jetstream.publish(subject, payload, message_id, outcome, headers))
         return outcome
 
     def fence(self) -> None:

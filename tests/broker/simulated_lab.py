@@ -1,6 +1,6 @@
 """The lab of the broker's contract, over the simulated broker: `tests.broker.labs.Lab`, with time of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 from broker.port import Broker, Consumer, Subscription
@@ -33,9 +33,11 @@ class SimulatedLab:
         ear = Ear(self._bell, acks=acks, fails_first=fails_first)
         return ear, self._client.consume(consumer, ear)
 
-    def publish(self, subject: str, payload: bytes, message_id: str) -> Outcome:
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> Outcome:
         outcome = Outcome(self._bell)
-        self._client.publish(subject, payload, message_id, outcome)
+        self._client.publish(subject, payload, message_id, outcome, headers)
         return outcome
 
     def fence(self) -> None:

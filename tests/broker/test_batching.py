@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from broker import codec
-from broker.batching import MAX_BATCH_BYTES, MAX_BATCH_ENVELOPES, Batcher
+from broker.batching import MAX_BATCH_BYTES, MAX_BATCH_ENVELOPES, TRACEPARENT, Batcher, traceparents_of
 from broker.dead_letters import MAX_RAW_BYTES, dead_letter
 from broker.port import PublishError
 from broker.receipt import Receipt
@@ -175,3 +175,48 @@ def test_a_dead_letter_is_stored_before_the_ack(caplog: pytest.LogCaptureFixture
     bench.broker.published[0].done(None)
     assert delivery.acks == 1
     assert "not msgpack" in caplog.text
+
+
+# --- traces ----------------------------------------------------------------------------------------------------
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_single_envelope_has_the_standard_header() -> None:
+    """Any tool that knows W3C's Trace Context can read whose work it is; what belongs to no trace has no header."""
+    bench = Bench()
+    bench.batcher.send(STOCK, (1, "a"), None, TRACE)
+    bench.batcher.send(BANK, (1, "b"))
+    bench.loop.turn()
+    assert [message.headers for message in bench.broker.published] == [{TRACEPARENT: TRACE}, None]
+
+
+def test_each_envelope_of_a_batch_keeps_its_own_trace() -> None:
+    """By its place, also where others belong to none."""
+    bench = Bench()
+    for traceparent in (TRACE, "", TRACE[:-1] + "0", ""):
+        bench.batcher.send(STOCK, (1, "a"), None, traceparent)
+    bench.loop.turn()
+    headers = bench.broker.published[0].headers
+    assert headers is not None
+    assert traceparents_of(headers, 4) == [TRACE, "", TRACE[:-1] + "0", ""]
+
+
+@pytest.mark.parametrize("header", ["", ",", f"{TRACE},{TRACE},{TRACE}"])
+def test_a_header_that_does_not_fit_says_nothing(header: str) -> None:
+    """Anyone may have written it."""
+    assert traceparents_of({TRACEPARENT: header}, 2) == []
+    assert traceparents_of({}, 1) == []
+
+
+def test_headers_count_towards_the_largest_payload() -> None:
+    """A batch that would just fit without them is sent as several messages, none longer than the server takes."""
+    limit = 64 * 1024
+    bench = Bench(limit)
+    for _ in range(MAX_BATCH_ENVELOPES):
+        bench.batcher.send(STOCK, (1, bytes(470)), None, TRACE)
+    bench.loop.turn()
+    for message in bench.broker.published:
+        assert message.headers is not None
+        assert len(message.payload) + len(message.headers[TRACEPARENT]) + 200 < limit
+    assert len(bench.broker.published) > 1

@@ -35,6 +35,20 @@ def test_a_published_message_is_delivered(lab: Lab) -> None:
     assert (delivery.subject, delivery.payload, delivery.deliveries) == (COMMANDS, b"\x00\xff bytes", 1)
 
 
+def test_headers_travel_with_the_message(lab: Lab) -> None:
+    """What was published beside the payload is delivered with it, each time; a message without brings none of it."""
+    ear, _ = lab.listen(consumer(ack_wait_seconds=0.3), acks=False)
+    lab.publish(COMMANDS, b"with", "with", {"traceparent": "00-1-2-01,,00-3-4-01", "other": "o"})
+    lab.until(lambda: len(ear.deliveries) == 2)
+    for delivery in ear.deliveries:
+        assert (delivery.headers["traceparent"], delivery.headers["other"]) == ("00-1-2-01,,00-3-4-01", "o")
+    ear.deliveries[-1].ack()
+    lab.publish(COMMANDS, b"without", "without")
+    lab.until(lambda: b"without" in ear.payloads)
+    plain = next(delivery for delivery in ear.deliveries if delivery.payload == b"without")
+    assert "traceparent" not in plain.headers
+
+
 def test_order_is_kept(lab: Lab) -> None:
     """One publisher's messages on one subject are delivered in the order of publication."""
     payloads = publish_many(lab, 600)

@@ -17,6 +17,7 @@ from persistence import snapshots
 from persistence.environment import Environment
 from persistence.errors import StorageError
 from scenarios.scenario import COORDINATOR
+from tests.scenarios.outside import Outside, binaries, start
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_TIMEOUT_SECONDS = 150
@@ -109,3 +110,11 @@ def sim(tmp_path: Path) -> Iterator[Sim]:
     sim = Sim(tmp_path)
     yield sim
     sim.clean_up()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Outside]:
+    """A broker of somebody else's, which asks for a password."""
+    server = start(binaries()["packaged"], tmp_path, "password")
+    yield server
+    server.stop()

@@ -39,6 +39,7 @@ class Told:
     subject, deliveries = "saga.event.order", 1
 
     def __init__(self, *messages: Message) -> None:
+        self.headers: dict[str, str] = {}
         self.payload = codec.join([codec.encode_envelope(to_envelope(message)) for message in messages])
 
     def ack(self) -> None: ...

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from persistence import snapshots
 from persistence.environment import Environment
 from tests.scenarios.conftest import Sim
-from tests.scenarios.outside import Outside, binaries, start
+from tests.scenarios.outside import Outside
 
 STUCK_STORY = '''"""Payment refuses every capture until someone has mended it: the file `mended` says so."""
 
@@ -95,13 +94,6 @@ def test_an_unknown_saga_is_one_line(stuck: Sim) -> None:
     """Who asks for a saga that there is not hears so in one line."""
     done = stuck("resume", "data", "0123456789ab-nobody")
     assert (done.returncode, done.stderr) == (2, "sagasim: there is no saga 0123456789ab-nobody\n")
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Outside]:
-    server = start(binaries()["packaged"], tmp_path, "password")
-    yield server
-    server.stop()
 
 
 def test_served_nodes_are_steered_from_the_command_line(sim: Sim, outside: Outside) -> None:

@@ -1,15 +1,18 @@
 """`--report`: what the page tells of a run, and that it is bounded, whole in itself, and safe against its data."""
 
 import importlib.util
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import run_sim
+from persistence.errors import StorageError
 from scenarios.report import charts
 from scenarios.report.choosing import MAX_SAGAS, choose
 from scenarios.report.facts import Facts, Fault, Held, Order, of_simulated_run
@@ -30,6 +33,9 @@ from scenarios.report.series import (
     ticks,
 )
 from scenarios.scenario import Result, Sometimes, at_least, kills_of, none_of
+from scenarios.simulation.keepsake import Keepsake
+from scenarios.simulation.strikes import Strikes
+from scenarios.simulation.world import SimulatedWorld
 from scenarios.stories.happy import scenario as happy
 from scenarios.timeline import Attempt
 from tests.scenarios.played import (
@@ -43,6 +49,7 @@ from tests.scenarios.played import (
     always,
     one_of_each,
 )
+from tests.scenarios.test_report_trace import check_format
 
 NASTY = "</style><script>alert('&')</script>"
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
@@ -284,7 +291,7 @@ def test_expectations_are_told_in_words() -> None:
         happy, expectations=(at_least("dead_letters", 1), none_of("parked"), kills_of("broker", 2), in_capitals)
     )
     result = Result("happy", 1, "sim", 5, lost=2, dead_letters=3, violations=["it is not", "one", "two"])
-    found = of_simulated_run(scenario, result, "again").expectations
+    found = of_simulated_run(scenario, result, "again", Keepsake()).expectations
     assert found == [
         Held("no order is lost", "2 lost"),
         Held("no effect happens twice"),
@@ -301,7 +308,9 @@ def test_an_expectation_without_words_has_its_name() -> None:
         return None
 
     scenario = replace(happy, expectations=(Sometimes(nobody_waits),))
-    assert of_simulated_run(scenario, Result("happy", 1, "sim", 5), "").expectations[-1] == Held("nobody waits")
+    assert of_simulated_run(scenario, Result("happy", 1, "sim", 5), "", Keepsake()).expectations[-1] == Held(
+        "nobody waits"
+    )
 
 
 # --- the command line ------------------------------------------------------------------------------------------
@@ -343,21 +352,43 @@ def test_without_the_library_of_charts(
     )
 
 
-def test_a_simulation_reports_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdict, what was expected, the faults and the line that repeats it: there are no times to draw."""
+def test_a_simulation_leaves_a_page_and_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With charts over virtual time, where its faults came, books, and timelines; and like all of a simulation it
+    repeats to the byte."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["run", "happy", "--mode", "sim", "--orders", "3", "--seed", "5", "--report", "r.html"]
-    assert run_sim.main(arguments) == 0
-    page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "run_sim.py run happy --orders 3 --concurrency" in page
+    for name in ("one", "two"):
+        arguments = ["--orders", "40", "--seed", "5", "--report", f"{name}.html", "--trace", f"{name}.json"]
+        assert run_sim.main(["run", "coordinator-crash", "--mode", "sim", *arguments]) == 0
+    page = (tmp_path / "one.html").read_text(encoding="utf-8")
+    assert "run_sim.py run coordinator-crash --orders 40 --concurrency" in page
     assert 'id="verdict">passed<' in page
     assert "virtual seconds" in page
+    assert "mode sim · 40 orders · virtual time<" in page
+    assert re.findall(r'<figure id="([a-z-]+)"', page) == ["throughput", "in-flight", "latency"]
+    assert re.search(r"<time>\d\.\d\d s</time><span>kill coordinator at commit.after, authorize of saga 3", page)
+    assert page.count('<article class="saga"') > 3
+    assert "lived over fault" in page
+    assert "EUR" in page
+    events = json.loads((tmp_path / "one.json").read_text())["traceEvents"]
+    check_format(events)
+    assert len([event for event in events if event["ph"] == "X"]) > 40 * 4
+    for name in ("html", "json"):
+        assert (tmp_path / f"one.{name}").read_bytes() == (tmp_path / f"two.{name}").read_bytes()
+
+
+def test_a_life_that_fails_is_shown_too(tmp_path: Path) -> None:
+    """What never came to rest has no end, and nodes that are down have no books: the rest is told."""
+    world = SimpleNamespace(
+        load=SimpleNamespace(ended=[], waiting=list), audit=lambda **_: _down(), coordinator=SimpleNamespace(up=False)
+    )
+    keepsake = Keepsake()
+    keepsake.take(cast(SimulatedWorld, world), cast(Strikes, SimpleNamespace(injected=["kill"], injected_at=[0.5])))
+    result = Result("happy", 1, "sim", 5, violations=["not at rest"], verdict="failed")
+    page = written(of_simulated_run(happy, result, "again", keepsake), tmp_path)
+    assert "not at rest" in page
+    assert "kill" in page
     assert "<svg" not in page
 
 
-def test_a_simulation_has_no_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run_sim.main(["run", "happy", "--mode", "sim", "--trace", "t.json"]) == 2
-    assert capsys.readouterr().err == "sagasim: --trace goes with --mode real: a simulation keeps no journals\n"
+def _down() -> None:
+    raise StorageError("services is down")

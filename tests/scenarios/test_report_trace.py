@@ -41,13 +41,50 @@ def attempt(name: str, began: float, ended: float | None, outcome: str = "done",
     return Attempt(name, verb, 0, 1, NOW + began, None if ended is None else NOW + ended, outcome)
 
 
+FIELDS = {
+    "M": {"name", "ph", "pid", "tid", "args"},
+    "X": {"name", "cat", "ph", "ts", "dur", "pid", "tid", "args"},
+    "i": {"name", "cat", "ph", "s", "ts", "pid", "tid", "args"},
+}
+
+
+def check_format(events: Events) -> None:
+    """Each event is one of the Trace Event Format: its fields and their types; each process and each thread has its
+    name, once, before anything happens on it; slices of a thread come by time, the outer ones first."""
+    names: list[tuple[str, int, int]] = []
+    latest: dict[tuple[int, int], tuple[int, int]] = {}
+    for event in events:
+        assert {"args"} >= FIELDS[event["ph"]] - event.keys(), event
+        assert event.keys() <= FIELDS[event["ph"]], event
+        assert all(isinstance(event[text], str) for text in ("name", "cat", "s") if text in event), event
+        assert event["name"]
+        assert all(type(event[number]) is int for number in ("pid", "tid", "ts", "dur") if number in event), event
+        # To Perfetto process 0 and thread 0 are the idle ones.
+        assert min(event["pid"], event["tid"], event.get("ts", 1)) > 0, event
+        track = event["pid"], event["tid"]
+        if event["ph"] == "M":
+            assert list(event["args"]) == ["name"], event
+            names.append((event["name"], event["pid"], event["tid"] if event["name"] == "thread_name" else 0))
+            continue
+        assert {("process_name", event["pid"], 0), ("thread_name", *track)} <= set(names), f"{event} has no name"
+        if event["ph"] == "i":
+            assert event["s"] in ("g", "p", "t")
+        else:
+            assert event["dur"] >= 0
+            assert latest.get(track, (0, 0)) <= (event["ts"], -event["dur"]), f"{event} comes too late"
+            latest[track] = event["ts"], -event["dur"]
+    assert len(names) == len(set(names))
+    assert {kind for kind, _, _ in names} <= {"process_name", "thread_name"}
+    threads = [(process, thread) for kind, process, thread in names if kind == "thread_name"]
+    assert len({thread for _, thread in threads}) == len(threads), "a number names one thread only"
+
+
 def check_tracks(events: Events) -> None:
-    """Slices of one track lie apart, or one in the other; and each track has a name."""
-    named = {(e["pid"], e["tid"]) for e in of(events, ph="M", name="thread_name")}
+    """They keep the format, and slices of one track lie apart, or one in the other."""
+    check_format(events)
     tracks: dict[tuple[int, int], Events] = defaultdict(list)
     for event in of(events, ph="X"):
         tracks[event["pid"], event["tid"]].append(event)
-    assert set(tracks) <= named
     for slices in tracks.values():
         slices.sort(key=lambda e: (e["ts"], -e["dur"]))
         for i, one in enumerate(slices):
@@ -69,7 +106,7 @@ def test_a_track_a_saga_under_a_process_a_definition(played: dict[str, Any]) -> 
     processes = [e["args"]["name"] for e in of(events, ph="M", name="process_name")]
     assert processes == ["run shop", "saga order"]
     first = [e["args"]["name"] for e in of(events, ph="M", name="thread_name") if " (" not in e["args"]["name"]]
-    assert first == [COMPLETED, COMPENSATED, PARKED, RUNNING]
+    assert first == ["faults", COMPLETED, COMPENSATED, PARKED, RUNNING]
     check_tracks(events)
 
 
@@ -89,10 +126,11 @@ def test_a_slice_an_attempt(played: dict[str, Any]) -> None:
 def test_instants_for_faults_and_for_the_turns_of_a_life(played: dict[str, Any]) -> None:
     """In microseconds of the wall clock; a fault goes through all tracks, a turn belongs to its saga's."""
     events: Events = played["traceEvents"]
-    assert [(e["name"], e["s"], e["ts"]) for e in of(events, ph="i", cat="fault")] == [
-        ("kill broker", "g", round(1e6 * (NOW + 0.03)))
+    faults, completed = of(events, name="thread_name")[:2]
+    assert [(e["name"], e["s"], e["tid"], e["ts"]) for e in of(events, ph="i", cat="fault")] == [
+        ("kill broker", "g", faults["tid"], round(1e6 * (NOW + 0.03)))
     ]
-    turns = [e["name"] for e in of(events, ph="i", cat="lifecycle", tid=of(events, name="thread_name")[0]["tid"])]
+    turns = [e["name"] for e in of(events, ph="i", cat="lifecycle", tid=completed["tid"])]
     assert turns == ["started", "confirmed", "completed"]
 
 
@@ -103,7 +141,7 @@ def test_overlapping_attempts_get_tracks_of_their_own() -> None:
     )
     events: Events = trace([crossed], ended_at=NOW + 3)["traceEvents"]
     check_tracks(events)
-    assert [e["args"]["name"] for e in of(events, name="thread_name")] == ["saga-1", "saga-1 (2)", "saga-1 (3)"]
+    assert [e["args"]["name"] for e in of(events, name="thread_name")][1:] == ["saga-1", "saga-1 (2)", "saga-1 (3)"]
     assert len(of(events, ph="X")) == 4
 
 
@@ -115,7 +153,8 @@ def test_a_clock_that_was_set_back_gives_no_negative_slice() -> None:
 def test_a_run_without_sagas_is_a_trace_too() -> None:
     """The object tells which run it is."""
     found = trace([])
-    assert [e["ph"] for e in found["traceEvents"]] == ["M"]
+    assert [e["ph"] for e in found["traceEvents"]] == ["M", "M"]
+    assert found["displayTimeUnit"] == "ms"
     assert found["otherData"] == {
         "scenario": "shop", "seed": 7, "mode": "real", "verdict": "passed", "again": "again", "sagas_left_out": 0,
     }  # fmt: skip
