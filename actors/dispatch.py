@@ -61,22 +61,48 @@ class EventInbox:
     __slots__ = ("_envelopes", "_wake")
 
     def __init__(self) -> None:
-        self._envelopes: deque[Envelope[Any]] = deque()
+        self._envelopes: deque[Envelope[Any]] | None = None  # most sagas wait most of the time: an empty one is 700 B
         self._wake: Callable[[], object] | None = None
 
     def bind(self, wake: Callable[[], object] | None) -> None:
         self._wake = wake
 
     def put(self, envelope: Envelope[Any], /) -> None:
-        self._envelopes.append(envelope)
+        if self._envelopes is None:
+            self._envelopes = deque((envelope,))
+        else:
+            self._envelopes.append(envelope)
         if self._wake is not None:
             self._wake()
 
     def get(self) -> Envelope[Any]:
-        return self._envelopes.popleft()
+        assert self._envelopes is not None, "asked of an empty mailbox"
+        envelope = self._envelopes.popleft()
+        if not self._envelopes:
+            self._envelopes = None
+        return envelope
 
     def empty(self) -> bool:
-        return not self._envelopes
+        return self._envelopes is None
+
+
+class _Stopped(threading.Event):
+    """Whether an actor has stopped; to be asked, not waited for. The real one holds a lock and a queue, 1 kB."""
+
+    def __init__(self) -> None:
+        self._flag = False
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+
+    def clear(self) -> None:
+        raise RuntimeError("an actor that has stopped does not come back")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise RuntimeError("there is nothing to wait with; ask the actor something, or stop it with block=True")
 
 
 class EventActor(Actor):
@@ -87,6 +113,7 @@ class EventActor(Actor):
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
+        self.actor_stopped = self.actor_ref.actor_stopped = _Stopped()
         self._loop = loop
         self._thread_id = threading.get_ident()
         self._scheduled = False

@@ -6,11 +6,13 @@ makes it, `from_envelope` checks every field of it: whatever comes from a broker
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from actors.state import Outcome, Verb
 from broker.codec import SCHEMA_VERSION
 from broker.subjects import TOKEN
+
+T = TypeVar("T")
 
 _is_token: Callable[[str], object] = lru_cache(maxsize=4096)(TOKEN.fullmatch)  # the same few come again and again
 _MAX_COUNT = 1 << 32  # of a round or an attempt; far beyond what any saga reaches
@@ -119,6 +121,19 @@ def from_envelope(envelope: Sequence[object]) -> Message:
     return read(envelope)
 
 
+def _remembered(read: Callable[..., T]) -> Callable[..., T]:
+    """A reader of fields that are the same in thousands of messages. By type too: True is equal to 1."""
+    remembered = lru_cache(maxsize=4096, typed=True)(read)
+
+    def read_once(*fields: object) -> T:
+        try:
+            return remembered(*fields)
+        except TypeError:
+            return read(*fields)  # an array or a map: it cannot be looked up, and the reader says what is wrong
+
+    return read_once
+
+
 # --- one writer and one reader a kind; fields stand on the wire as in the message, after version and kind -------
 
 _VERB_KINDS = {Verb.DO: "do", Verb.UNDO: "undo"}
@@ -129,8 +144,14 @@ def _write_start(m: StartSaga) -> list[object]:
 
 
 def _read_start(e: Sequence[object]) -> StartSaga:
-    saga_id, definition, sender = _token(e, 2, "saga id"), _token(e, 3, "definition"), _token(e, 5, "sender")
-    return StartSaga(saga_id, definition, e[4], sender, _count(e, 6, "attempt"))
+    _, _, saga_id, definition, input_, sender, attempt = e
+    return StartSaga(
+        _token(saga_id, "saga id"),
+        _token(definition, "definition"),
+        input_,
+        _token(sender, "sender"),
+        _count(attempt, "attempt"),
+    )
 
 
 def _write_answer(m: StartAnswer) -> list[object]:
@@ -138,7 +159,8 @@ def _write_answer(m: StartAnswer) -> list[object]:
 
 
 def _read_answer(e: Sequence[object]) -> StartAnswer:
-    return StartAnswer(_token(e, 2, "saga id"), _bool(e, 3, "accepted"), _text(e, 4, "reason"))
+    _, _, saga_id, accepted, reason = e
+    return StartAnswer(_token(saga_id, "saga id"), _bool(accepted, "accepted"), _text(reason, "reason"))
 
 
 def _write_command(m: Command) -> list[object]:
@@ -147,12 +169,26 @@ def _write_command(m: Command) -> list[object]:
 
 def _reader_of_command(verb: Verb) -> Callable[[Sequence[object]], Command]:
     def read(e: Sequence[object]) -> Command:
-        handler = e[4] if e[4] == "" else _token(e, 4, "handler")
-        saga_id, step, reply_to = _token(e, 2, "saga id"), _token(e, 3, "step"), _token(e, 8, "reply-to")
-        round_, attempt, epoch = _count(e, 5, "round"), _count(e, 6, "attempt"), _count(e, 9, "epoch")
-        return Command(saga_id, step, verb, str(handler), round_, attempt, e[7], reply_to, epoch)
+        _, _, saga_id, step, handler, round_, attempt, payload, reply_to, epoch = e
+        fields = _command_fields(step, handler, round_, attempt, reply_to, epoch)
+        step, handler, round_, attempt, reply_to, epoch = fields
+        return Command(_token(saga_id, "saga id"), step, verb, handler, round_, attempt, payload, reply_to, epoch)
 
     return read
+
+
+@_remembered
+def _command_fields(
+    step: object, handler: object, round_: object, attempt: object, reply_to: object, epoch: object
+) -> tuple[str, str, int, int, str, int]:
+    return (
+        _token(step, "step"),
+        "" if handler == "" else _token(handler, "handler"),
+        _count(round_, "round"),
+        _count(attempt, "attempt"),
+        _token(reply_to, "reply-to"),
+        _count(epoch, "epoch"),
+    )
 
 
 def _write_reply(m: Reply) -> list[object]:
@@ -160,11 +196,24 @@ def _write_reply(m: Reply) -> list[object]:
 
 
 def _read_reply(e: Sequence[object]) -> Reply:
-    saga_id, step = _token(e, 2, "saga id"), _token(e, 3, "step")
-    verb = _VERBS[_choice(e, 4, "verb", len(_VERBS))]
-    outcome = _OUTCOMES[_choice(e, 7, "outcome", len(_OUTCOMES))]
-    round_, attempt, epoch = _count(e, 5, "round"), _count(e, 6, "attempt"), _count(e, 9, "epoch")
-    return Reply(saga_id, step, verb, round_, attempt, outcome, e[8], epoch)
+    _, _, saga_id, step, verb, round_, attempt, outcome, value, epoch = e
+    fields = _reply_fields(step, verb, round_, attempt, outcome, epoch)
+    step, verb, round_, attempt, outcome, epoch = fields
+    return Reply(_token(saga_id, "saga id"), step, verb, round_, attempt, outcome, value, epoch)
+
+
+@_remembered
+def _reply_fields(
+    step: object, verb: object, round_: object, attempt: object, outcome: object, epoch: object
+) -> tuple[str, Verb, int, int, Outcome, int]:
+    return (
+        _token(step, "step"),
+        _VERBS[_choice(verb, "verb", len(_VERBS))],
+        _count(round_, "round"),
+        _count(attempt, "attempt"),
+        _OUTCOMES[_choice(outcome, "outcome", len(_OUTCOMES))],
+        _count(epoch, "epoch"),
+    )
 
 
 def _write_lifecycle(m: Lifecycle) -> list[object]:
@@ -172,15 +221,15 @@ def _write_lifecycle(m: Lifecycle) -> list[object]:
 
 
 def _read_lifecycle(e: Sequence[object]) -> Lifecycle:
-    at_seconds = e[5]
+    _, _, saga_id, definition, turn, at_seconds, reason = e
     if not isinstance(at_seconds, int | float):
         raise MessageError(f"the time of an event must be a number, not {at_seconds!r:.40}")
     return Lifecycle(
-        _token(e, 2, "saga id"),
-        _token(e, 3, "definition"),
-        _token(e, 4, "turn"),
+        _token(saga_id, "saga id"),
+        _token(definition, "definition"),
+        _token(turn, "turn"),
         at_seconds,
-        _text(e, 6, "reason"),
+        _text(reason, "reason"),
     )
 
 
@@ -189,9 +238,10 @@ def _write_control(m: Control) -> list[object]:
 
 
 def _read_control(e: Sequence[object]) -> Control:
-    if e[3] not in (CANCEL, RESUME):
-        raise MessageError(f"{e[3]!r:.40} is nothing one can ask of a saga")
-    return Control(_token(e, 2, "saga id"), str(e[3]))
+    _, _, saga_id, action = e
+    if action not in (CANCEL, RESUME):
+        raise MessageError(f"{action!r:.40} is nothing one can ask of a saga")
+    return Control(_token(saga_id, "saga id"), str(action))
 
 
 _VERBS = list(Verb)
@@ -217,36 +267,31 @@ _READERS: dict[str, tuple[Callable[[Sequence[object]], Message], int]] = {
 # --- one check a type of field ---------------------------------------------------------------------------------
 
 
-def _token(envelope: Sequence[object], i: int, name: str) -> str:
-    value = envelope[i]
+def _token(value: object, name: str) -> str:
     if isinstance(value, str) and _is_token(value):
         return value
     raise MessageError(f"the {name} must match {TOKEN.pattern}, not be {value!r:.80}")
 
 
-def _text(envelope: Sequence[object], i: int, name: str) -> str:
-    value = envelope[i]
+def _text(value: object, name: str) -> str:
     if isinstance(value, str) and len(value) <= _MAX_REASON_CHARS:
         return value
     raise MessageError(f"the {name} must be a text of at most {_MAX_REASON_CHARS} characters, not {value!r:.40}")
 
 
-def _count(envelope: Sequence[object], i: int, name: str) -> int:
-    value = envelope[i]
+def _count(value: object, name: str) -> int:
     if type(value) is int and 0 <= value < _MAX_COUNT:
         return value
     raise MessageError(f"the {name} must be a count, not {value!r:.40}")
 
 
-def _choice(envelope: Sequence[object], i: int, name: str, choices: int) -> int:
-    value = envelope[i]
+def _choice(value: object, name: str, choices: int) -> int:
     if type(value) is int and 0 <= value < choices:
         return value
     raise MessageError(f"the {name} must be a number below {choices}, not {value!r:.40}")
 
 
-def _bool(envelope: Sequence[object], i: int, name: str) -> bool:
-    value = envelope[i]
+def _bool(value: object, name: str) -> bool:
     if isinstance(value, bool):
         return value
     raise MessageError(f"{name!r} must be true or false, not {value!r:.40}")

@@ -24,6 +24,7 @@ logger = logging.getLogger("sagasim.node")
 class Node:
     """One node: one loop, one LMDB environment, one broker connection.
 
+    Sagas take their turns on `turns`, which is the loop or `Turns` of it.
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
     `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
     to know (`duplicates_suppressed`, `retries`, ...). `gauges` are what its actors can be asked: a name and how to
@@ -32,6 +33,7 @@ class Node:
 
     name: str
     loop: Loop
+    turns: Loop
     environment: Environment
     committer: GroupCommit
     broker: Broker

@@ -2,25 +2,19 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeGuard
 
 from actors.definition import Saga, Step
-from actors.machine import decide
+from actors.moves import Move, move, pack_state, unpack_state
 from actors.state import (
-    DOING,
-    UNDOING,
     Answered,
-    Cause,
     Effect,
     Event,
-    Failure,
     Notice,
     Outcome,
     Phase,
-    Send,
     State,
     Status,
-    StepState,
     TimedOut,
     Verb,
     initial,
@@ -31,7 +25,7 @@ from broker.codec import CodecError, pack, pack_trusted, unpack
 from persistence import journal, snapshots
 from persistence.transaction import Transaction
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class SnapshotError(ValueError):
@@ -66,11 +60,15 @@ class Record:
 
 
 class Transition(NamedTuple):
-    """What one event did: the effects to perform once it is saved, and its journal entry."""
+    """One move that a saga has made, and its journal entry."""
 
-    effects: tuple[Effect, ...]
+    move: Move
     sequence: int
     entry: bytes
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        return self.move.effects
 
 
 class Change(NamedTuple):
@@ -92,7 +90,7 @@ def new_record(saga: Saga, saga_id: str, input_: object, sender: str, now: float
 def change(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Change | None:
     """`advance` and `seal` for a single event; None as for `advance`."""
     transition = advance(record, saga, event, now, value)
-    return None if transition is None else seal(record, saga, (transition,))
+    return None if transition is None else seal(record, (transition,))
 
 
 def advance(record: Record, saga: Saga, event: Event, now: float, value: object = None) -> Transition | None:
@@ -102,21 +100,23 @@ def advance(record: Record, saga: Saga, event: Event, now: float, value: object 
     `value` is the reply's result or reason, or who asked and why. Raises ImpossibleEventError and leaves the
     record as it was.
     """
-    state, effects = decide(saga, record.state, event)
-    if state is record.state:
+    made = move(saga, record.state, event)
+    if made is None:
         return None
-    _note_value(record, saga, state, event, effects, value)
-    record.state = state
+    _note_value(record, saga, made, event, value)
+    record.state = made.state
     record.updated_at = now
     record.sequence += 1
-    return Transition(effects, record.sequence, _entry(saga, event, effects, state, now, value))
+    detail = "" if value is None else str(value)[:200]
+    return Transition(made, record.sequence, pack_trusted([now, detail, made.told]))
 
 
-def seal(record: Record, saga: Saga, transitions: tuple[Transition, ...]) -> Change:
+def seal(record: Record, transitions: tuple[Transition, ...]) -> Change:
     """Make ready to save what the last transitions have made of a record."""
-    record.due_at = _due_at(saga, record.state, record.updated_at)
+    last = transitions[-1].move
+    record.due_at = 0.0 if last.wait_seconds == math.inf else record.updated_at + last.wait_seconds
     park_note = pack([record.updated_at, record.reason]) if is_parked(record.state) else None
-    return Change(transitions, to_snapshot(record), record.state.phase, park_note)
+    return Change(transitions, to_snapshot(record, last.state_packed), record.state.phase, park_note)
 
 
 def save(tx: Transaction, saga_id: str, change: Change) -> None:
@@ -129,48 +129,33 @@ def save(tx: Transaction, saga_id: str, change: Change) -> None:
     snapshots.save(tx, saga_id, change.snapshot)
     if change.park_note is not None:
         snapshots.park(tx, saga_id, change.park_note)
-    elif any(Notice.UNPARKED in transition.effects for transition in change.transitions):
+    elif any(Notice.UNPARKED in transition.move.notices for transition in change.transitions):
         snapshots.unpark(tx, saga_id)
 
 
-def _note_value(
-    record: Record, saga: Saga, state: State, event: Event, effects: tuple[Effect, ...], value: object
-) -> None:
+def _note_value(record: Record, saga: Saga, made: Move, event: Event, value: object) -> None:
     """Keep a step's result, or the reason for going back or parking."""
+    if _is_result(event) and made.state.steps[event.step].status is Status.DONE:
+        record.results[saga.steps[event.step].name] = value
+    elif Notice.FAILING in made.notices or Notice.PARKED in made.notices:
+        record.reason = _why(saga, event, value)[:1000]
+
+
+def _is_result(event: Event) -> TypeGuard[Answered]:
+    return isinstance(event, Answered) and event.outcome in (Outcome.DONE, Outcome.KEPT)
+
+
+def _why(saga: Saga, event: Event, value: object) -> str:
     if isinstance(event, Answered):
-        name = saga.steps[event.step].name
-        if event.outcome in (Outcome.DONE, Outcome.KEPT) and state.steps[event.step].status is Status.DONE:
-            record.results[name] = value
-        elif Notice.FAILING in effects or Notice.PARKED in effects:
-            said = "refused" if event.outcome is Outcome.REFUSED else "faulted, and out of attempts"
-            record.reason = f"{_asked(saga.steps[event.step], event.verb)} {said}: {value}"
-    elif isinstance(event, TimedOut):
-        if Notice.FAILING in effects or Notice.PARKED in effects:
-            record.reason = (
-                f"{_asked(saga.steps[event.step], event.verb)} was not answered in {event.attempt} attempts"
-            )
-    elif Notice.FAILING in effects or Notice.PARKED in effects:
-        record.reason = str(value)
-    record.reason = record.reason[:1000]
+        said = "refused" if event.outcome is Outcome.REFUSED else "faulted, and out of attempts"
+        return f"{_asked(saga.steps[event.step], event.verb)} {said}: {value}"
+    if isinstance(event, TimedOut):
+        return f"{_asked(saga.steps[event.step], event.verb)} was not answered in {event.attempt} attempts"
+    return str(value)
 
 
 def _asked(step: Step, verb: Verb) -> str:
     return step.name if verb is Verb.DO else f"undo of {step.name}"
-
-
-def _due_at(saga: Saga, state: State, now: float) -> float:
-    """When the next answer that the saga waits for is due, its backoff included; 0 if it waits for none."""
-    due = 0.0
-    for i, step in enumerate(state.steps):
-        status, _, attempt, base = step
-        if status is DOING or status is UNDOING:
-            definition = saga.steps[i]
-            wait = definition.timeout_seconds
-            if attempt - base > 1:
-                retry = definition.do_retry if status is DOING else definition.undo_retry
-                wait += retry.delay_seconds(attempt - base - 1, 0.0)
-            due = min(due or math.inf, now + wait)
-    return due
 
 
 def stalled(record: Record, now: float) -> bool:
@@ -181,9 +166,8 @@ def stalled(record: Record, now: float) -> bool:
 # --- bytes -----------------------------------------------------------------------------------------------------
 
 
-def to_snapshot(record: Record) -> bytes:
-    state = record.state
-    failure = state.failure
+def to_snapshot(record: Record, state_packed: bytes | None = None) -> bytes:
+    """`state_packed` is the record's state, if it has been packed already."""
     # A result lies as deep in a snapshot as it lay in its reply: two levels down.
     return pack_trusted(
         [
@@ -200,10 +184,7 @@ def to_snapshot(record: Record) -> bytes:
             record.sequence,
             record.reason,
             record.results,
-            int(state.phase),
-            state.held,
-            None if failure is None else [int(failure.cause), failure.step],
-            [number for step in state.steps for number in step],
+            state_packed or pack_state(record.state),
         ]
     )
 
@@ -217,13 +198,9 @@ def from_snapshot(snapshot: bytes) -> Record:
         (_, saga_id, definition, version, fingerprint, sender, input_packed, created_at, updated_at, due_at) = fields[
             :10
         ]
-        sequence, reason, results, phase, held, failure, numbers = fields[10:]
-        steps = tuple(StepState(Status(numbers[i]), *numbers[i + 1 : i + 4]) for i in range(0, len(numbers), 4))
-        state = State(
-            Phase(phase), steps, None if failure is None else Failure(Cause(failure[0]), failure[1]), bool(held)
-        )
+        sequence, reason, results, state_packed = fields[10:]
         return Record(
-            saga_id, definition, version, fingerprint, sender, input_packed, created_at, state,
+            saga_id, definition, version, fingerprint, sender, input_packed, created_at, unpack_state(state_packed),
             updated_at, due_at, sequence, reason, dict(results),
         )  # fmt: skip
     except (CodecError, ValueError, TypeError, IndexError, KeyError) as error:
@@ -245,32 +222,13 @@ class Entry(NamedTuple):
     sent: list[str]
 
 
-# Looked up by their numbers: the name of an enumeration's member costs a call each time.
-_EVENT_NAMES = {kind: kind.__name__.lower() for kind in get_args(Event)}
-_OUTCOME_NAMES = [outcome.name.lower() for outcome in Outcome]
-_VERB_NAMES = [verb.name.lower() for verb in Verb]
-_PHASE_NAMES = [phase.name.lower() for phase in Phase]
-
-
-def _entry(saga: Saga, event: Event, effects: tuple[Effect, ...], state: State, now: float, value: object) -> bytes:
-    step = verb = ""
-    round_ = attempt = 0
-    kind = _EVENT_NAMES[type(event)]
-    if isinstance(event, (Answered, TimedOut)):
-        step, verb = saga.steps[event.step].name, _VERB_NAMES[event.verb]
-        round_, attempt = event.round, event.attempt
-        if isinstance(event, Answered):
-            kind = _OUTCOME_NAMES[event.outcome]
-    detail = "" if value is None else str(value)[:200]
-    notices = [effect.value for effect in effects if isinstance(effect, Notice)]
-    sent = [f"{_VERB_NAMES[e.verb]} {saga.steps[e.step].name}" for e in effects if isinstance(e, Send)]
-    return pack_trusted([now, kind, step, verb, round_, attempt, detail, _PHASE_NAMES[state.phase], notices, sent])
-
-
 def from_entry(packed: bytes) -> Entry:
     """Read a journal entry. Raises SnapshotError."""
     try:
         fields: Any = unpack(packed)
-        return Entry(*fields)
-    except (CodecError, TypeError) as error:
+        at_seconds, detail, told_packed = fields
+        told: Any = unpack(told_packed)
+        event, step, verb, round_, attempt, phase, notices, sent = told
+        return Entry(at_seconds, event, step, verb, round_, attempt, detail, phase, notices, sent)
+    except (CodecError, ValueError, TypeError) as error:
         raise SnapshotError(f"not a journal entry: {error}") from None

@@ -1,7 +1,7 @@
 """`SagaActor`: decide, save, publish, acknowledge, in this order. One actor for each saga that is not asleep."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -13,16 +13,17 @@ from actors.definition import Saga, View
 from actors.dispatch import EventActor, Timer
 from actors.machine import ImpossibleEventError, decide
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope
+from actors.moves import Move
 from actors.node import Node
 from actors.record import Record, Transition, advance, save, seal
 from actors.state import (
     Answered,
     Begin,
     Cancel,
-    Effect,
     Event,
     Notice,
     Outcome,
+    Phase,
     Resume,
     Send,
     State,
@@ -39,9 +40,8 @@ from persistence.errors import StorageError
 logger = logging.getLogger("sagasim.saga")
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Mail for a saga: a message about it, and the receipt to let go of when it has been dealt with."""
+class Mail(NamedTuple):
+    """A message about a saga, and the receipt to let go of when it has been dealt with."""
 
     message: StartSaga | Reply | Control
     receipt: Receipt
@@ -90,7 +90,7 @@ class SagaActor(EventActor):
     """One saga. Everything that it will send is in its snapshot before it is sent."""
 
     def __init__(self, node: Node, supervisor: ActorRef[Any], saga: Saga, record: Record) -> None:
-        super().__init__(node.loop)
+        super().__init__(node.turns)
         self._node = node
         self._supervisor = supervisor
         self._saga = saga
@@ -103,16 +103,17 @@ class SagaActor(EventActor):
 
     # --- mail ------------------------------------------------------------------------------------------------
 
-    def on_receive(self, message: Told | Emit | BeginAgain) -> None:
+    def on_receive(self, message: list[Mail] | Emit | BeginAgain) -> None:
         if isinstance(message, Emit):
             for send, command in self._commands(waiting_for(self._record.state)):
                 self._send(send, command, None)
-            self._set_timer()
-            return
-        if isinstance(message, BeginAgain):
+        elif isinstance(message, BeginAgain):
             self._apply(Begin(), None)
-            return
-        told, receipt = message.message, message.receipt
+        else:
+            for told, receipt in message:
+                self._on_mail(told, receipt)
+
+    def _on_mail(self, told: StartSaga | Reply | Control, receipt: Receipt) -> None:
         if isinstance(told, Reply):
             self._on_reply(told, receipt)
         elif isinstance(told, StartSaga):
@@ -140,7 +141,7 @@ class SagaActor(EventActor):
         if not self._unsaved:
             return
         unsaved, self._unsaved = self._unsaved, []
-        done = seal(self._record, self._saga, tuple(transition for transition, _, _ in unsaved))
+        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))
         self._node.committer.submit(
             partial(save, saga_id=self._record.saga_id, change=done),
             partial(self._saved, unsaved),
@@ -182,7 +183,7 @@ class SagaActor(EventActor):
 
     def _apply(self, event: Event, receipt: Receipt | None, value: object = None) -> None:
         record = self._record
-        was = record.state
+        was = record.state.phase
         transition = advance(record, self._saga, event, self._node.now(), value)
         if transition is None:
             self._node.counters["late"] += 1
@@ -192,8 +193,8 @@ class SagaActor(EventActor):
                 # What made it late may be unsaved still, and a crash would undo that: not before it is saved.
                 self._once_saved(receipt, receipt.release)
             return
-        outgoing = self._commands(transition.effects)
-        self._log(event, value, transition, was)
+        outgoing = self._commands(transition.move.sends)
+        self._log(event, value, transition.move, was)
         self._node.counters["transitions"] += 1
         self._unsaved.append(_Unsaved(transition, outgoing, receipt))
 
@@ -206,9 +207,8 @@ class SagaActor(EventActor):
             if isinstance(effect, Notice):
                 self._on_notice(effect, receipt)
 
-    def _commands(self, effects: Iterable[Effect]) -> list[tuple[Send, Command]]:
-        """The commands that effects ask for, with their payloads. Raises what a payload function raises."""
-        sends = [effect for effect in effects if isinstance(effect, Send)]
+    def _commands(self, sends: Sequence[Send]) -> list[tuple[Send, Command]]:
+        """The commands that are asked for, with their payloads. Raises what a payload function raises."""
         if not sends:
             return []
         record = self._record
@@ -244,7 +244,6 @@ class SagaActor(EventActor):
         try:
             for one in unsaved:
                 self._publish(one)
-            self._set_timer()
         except Exception as failure:
             self._crash(failure)  # its successor sends again what it waits for
 
@@ -252,9 +251,8 @@ class SagaActor(EventActor):
         transition, outgoing, receipt = unsaved
         for send, command in outgoing:
             self._send(send, command, receipt)
-        for effect in transition.effects:
-            if isinstance(effect, Notice):
-                self._on_notice(effect, receipt)
+        for notice in transition.move.notices:
+            self._on_notice(notice, receipt)
         if receipt is not None:
             receipt.release()
 
@@ -287,7 +285,9 @@ class SagaActor(EventActor):
         else:
             self._publish_command(step.service, command, receipt)
         if _is_current(self._record.state, send):
-            self._overdue_at[send.step] = (self._node.loop.time() + delay + step.timeout_seconds, send)
+            overdue_at = self._node.loop.time() + delay + step.timeout_seconds
+            self._overdue_at[send.step] = (overdue_at, send)
+            self._wake_by(overdue_at)
 
     def _send_retry(self, send: Send, command: Command) -> None:
         if not self.actor_stopped.is_set() and _is_current(self._record.state, send):
@@ -300,16 +300,16 @@ class SagaActor(EventActor):
 
     # --- timeouts: one timer a saga, set to the earliest ------------------------------------------------------
 
-    def _set_timer(self) -> None:
-        if not self._overdue_at or self.actor_stopped.is_set():
-            return
-        earliest = min(at for at, _ in self._overdue_at.values())
+    def _wake_by(self, at: float) -> None:
+        """Have the timer fire at a time, or before: then it is set again, which is cheaper than at each answer."""
         if self._timer is not None:
-            if self._timer_at <= earliest:
-                return  # it fires early and is set again then: cheaper than to reset it at each answer
+            if self._timer_at <= at:
+                return
             self._timer.cancel()
-        self._timer_at = earliest
-        self._timer = self._node.loop.call_later(earliest - self._node.loop.time(), self._on_timer)
+        elif self.actor_stopped.is_set():
+            return
+        self._timer_at = at
+        self._timer = self._node.loop.call_later(at - self._node.loop.time(), self._on_timer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -332,7 +332,8 @@ class SagaActor(EventActor):
             self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
             if self.actor_stopped.is_set():
                 return  # it has crashed: what its record holds now was never saved
-        self._set_timer()
+        if self._overdue_at:
+            self._wake_by(min(at for at, _ in self._overdue_at.values()))
 
     def _apply_timeout(self, event: TimedOut) -> None:
         try:
@@ -356,33 +357,31 @@ class SagaActor(EventActor):
     def _about(self, step: str = "", attempt: int = 0) -> dict[str, object]:
         return {"saga_id": self._record.saga_id, "step": step, "attempt": attempt}
 
-    def _log(self, event: Event, value: object, transition: Transition, was: State) -> None:
+    def _log(self, event: Event, value: object, made: Move, was: Phase) -> None:
         """Each transition at DEBUG, each outcome at INFO, each retry and each park at WARNING."""
-        record = self._record
-        if isinstance(event, (Answered, TimedOut)):
-            step, attempt = self._saga.steps[event.step].name, event.attempt
-            missed = event.outcome is Outcome.FAULTED if isinstance(event, Answered) else True
-        else:
-            step, attempt, missed = "", 0, False
         if logger.isEnabledFor(logging.DEBUG):
-            words = "%s: %s %s -> %s %s"
-            states = [status.status.name for status in record.state.steps]
-            logger.debug(
-                words, record.saga_id, event, was.phase.name, record.state.phase.name, states,
-                extra=self._about(step, attempt),
-            )  # fmt: skip
-        if missed:
-            self._node.counters["retries"] += 1
-            why = f"faulted: {value}" if isinstance(event, Answered) else "not answered in time"
-            logger.warning(
-                "%s: attempt %d of %s %s", record.saga_id, attempt, step, why, extra=self._about(step, attempt)
-            )
-        for effect in transition.effects:
-            if effect is Notice.PARKED:
-                logger.warning("%s: parked: %s", record.saga_id, record.reason, extra=self._about(step, attempt))
-            elif effect is Notice.COMPLETED or effect is Notice.COMPENSATED:
-                why = f": {record.reason}" if effect is Notice.COMPENSATED else ""
-                logger.info("%s: %s%s", record.saga_id, effect.value, why, extra=self._about(step, attempt))
+            words, states = "%s: %s %s -> %s %s", [step.status.name for step in made.state.steps]
+            saga_id, now = self._record.saga_id, made.state.phase.name
+            logger.debug(words, saga_id, event, was.name, now, states, extra=self._about_event(event))
+        if isinstance(event, TimedOut) or (isinstance(event, Answered) and event.outcome is Outcome.FAULTED):
+            self._log_missed(event, value)
+        for notice in made.notices:
+            if notice is Notice.PARKED or notice is Notice.COMPLETED or notice is Notice.COMPENSATED:
+                level = logging.WARNING if notice is Notice.PARKED else logging.INFO
+                why = "" if notice is Notice.COMPLETED else f": {self._record.reason}"
+                about = self._about_event(event)
+                logger.log(level, "%s: %s%s", self._record.saga_id, notice.value, why, extra=about)
+
+    def _log_missed(self, event: Answered | TimedOut, value: object) -> None:
+        self._node.counters["retries"] += 1
+        why = f"faulted: {value}" if isinstance(event, Answered) else "not answered in time"
+        step, words = self._saga.steps[event.step].name, "%s: attempt %d of %s %s"
+        logger.warning(words, self._record.saga_id, event.attempt, step, why, extra=self._about_event(event))
+
+    def _about_event(self, event: Event) -> dict[str, object]:
+        if isinstance(event, (Answered, TimedOut)):
+            return self._about(self._saga.steps[event.step].name, event.attempt)
+        return self._about()
 
 
 def answer_start(record: Record, start: StartSaga) -> StartAnswer:

@@ -22,9 +22,9 @@ from actors.saga import (
     Crashed,
     Emit,
     Ended,
+    Mail,
     ParkChanged,
     SagaActor,
-    Told,
     answer_start,
     send_answer,
 )
@@ -92,7 +92,8 @@ class SagaSupervisor(EventActor):
         self._sagas: dict[str, ActorRef[SagaActor]] = {}
         self._parked: set[str] = set()
         self._queued: dict[str, tuple[StartSaga, list[Receipt]]] = {}  # starts beyond the limit
-        self._restarting: dict[str, list[Told]] = {}
+        self._gathered: dict[str, list[Mail]] = {}  # of this turn: a saga takes all its replies at once
+        self._restarting: dict[str, list[Mail]] = {}
         self._restarts: dict[str, list[float]] = {}
         self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
         self._subscriptions: list[Subscription] = []
@@ -157,7 +158,7 @@ class SagaSupervisor(EventActor):
         for message in messages:
             receipt.hold()
             if isinstance(message, (Reply, Control)):
-                self._route(Told(message, receipt))
+                self._gather(message.saga_id, Mail(message, receipt))
             elif isinstance(message, StartSaga):
                 self._on_start_saga(message, receipt)
             else:
@@ -165,57 +166,64 @@ class SagaSupervisor(EventActor):
                 self._node.dead_letter(reason, mail.delivery.subject, encode_envelope(to_envelope(message)), receipt)
         receipt.release()
 
-    def _route(self, told: Told) -> None:
-        """To the saga's actor. If there is none, wake it from its snapshot."""
-        ref = self._sagas.get(told.message.saga_id)
-        if ref is not None:
-            self._tell(ref, told)
-            return
-        waiting = self._restarting.get(told.message.saga_id)
-        if waiting is not None:
-            waiting.append(told)
-            return
-        self._wake_and_tell(told)
+    def _gather(self, saga_id: str, mail: Mail) -> None:
+        gathered = self._gathered.get(saga_id)
+        if gathered is None:
+            self._gathered[saga_id] = [mail]
+        else:
+            gathered.append(mail)
 
-    def _tell(self, ref: ActorRef[SagaActor], told: Told) -> None:
+    def on_turn_end(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        for saga_id, mails in gathered.items():
+            self._route(saga_id, mails)
+
+    def _route(self, saga_id: str, mails: list[Mail]) -> None:
+        """To the saga's actor. If there is none, wake it from its snapshot."""
+        ref = self._sagas.get(saga_id)
+        if ref is not None:
+            self._tell(ref, mails)
+        elif saga_id in self._restarting:
+            self._restarting[saga_id] += mails
+        else:
+            self._wake_and_tell(saga_id, mails)
+
+    def _tell(self, ref: ActorRef[SagaActor], mails: list[Mail]) -> None:
         """If the actor has raised just now, its `Crashed` is in our mailbox already: the mail goes behind that.
 
         Waking another actor here would read a snapshot that the first one's saves have yet to overtake.
         """
         try:
-            ref.tell(told)
+            ref.tell(mails)
         except ActorDeadError:
-            self.actor_ref.tell(told)
+            self.actor_ref.tell(mails)
 
-    def _deliver(self, told: Told) -> None:
-        if isinstance(told.message, StartSaga):
-            self._on_start_saga(told.message, told.receipt)
-        else:
-            self._route(told)
+    def _deliver(self, mails: list[Mail]) -> None:
+        for mail in mails:
+            if isinstance(mail.message, StartSaga):
+                self._on_start_saga(mail.message, mail.receipt)
+            else:
+                self._gather(mail.message.saga_id, mail)
 
-    def _wake_and_tell(self, told: Told) -> None:
-        saga_id = told.message.saga_id
+    def _wake_and_tell(self, saga_id: str, mails: list[Mail]) -> None:
         with self._node.environment.read() as tx:
             stored = snapshots.load(tx, saga_id)
             horizon = pruning.horizon(tx)
-        if stored is None:
-            if saga_id in self._queued or saga_id < horizon:
-                self._node.counters["late"] += 1
-                told.receipt.release()
-                return
-            envelope = encode_envelope(to_envelope(told.message))
-            self._node.dead_letter("there is no such saga", self._node.name, envelope, told.receipt)
+        if stored is None and saga_id not in self._queued and saga_id >= horizon:
+            for message, receipt in mails:
+                envelope = encode_envelope(to_envelope(message))
+                self._node.dead_letter("there is no such saga", self._node.name, envelope, receipt)
             return
-        if stored.finished:
-            self._node.counters["late"] += 1
-            told.receipt.release()
+        if stored is None or stored.finished:
+            self._node.counters["late"] += len(mails)
+            _release(mails)
             return
         ref = self._revive(saga_id, stored.snapshot)
         if ref is None:
             # Parked untouched. Nothing is lost: what it waits for it asks again when its definition is known.
-            told.receipt.release()
+            _release(mails)
         else:
-            ref.tell(told)
+            ref.tell(mails)
 
     # --- starting --------------------------------------------------------------------------------------------
 
@@ -223,9 +231,9 @@ class SagaSupervisor(EventActor):
         saga_id = start.saga_id
         ref = self._sagas.get(saga_id)
         if ref is not None:
-            self._tell(ref, Told(start, receipt))
+            self._tell(ref, [Mail(start, receipt)])
         elif saga_id in self._restarting:
-            self._restarting[saga_id].append(Told(start, receipt))
+            self._restarting[saga_id].append(Mail(start, receipt))
         elif saga_id in self._queued:
             self._queued[saga_id][1].append(receipt)
         else:
@@ -270,8 +278,7 @@ class SagaSupervisor(EventActor):
                 send_answer(self._node, start, answer, receipt)
             return
         ref = self._spawn(saga, record)
-        for receipt in receipts:
-            ref.tell(Told(start, receipt))
+        ref.tell([Mail(start, receipt) for receipt in receipts])
 
     def _spawn(self, saga: Saga, record: Record) -> ActorRef[SagaActor]:
         ref = SagaActor.start(self._node, self.actor_ref, saga, record)
@@ -400,8 +407,7 @@ class SagaSupervisor(EventActor):
 
     def _deliver_waiting(self, saga_id: str) -> None:
         """Pass on what came while a saga could not be told."""
-        for told in self._restarting.pop(saga_id, []):
-            self._deliver(told)
+        self._deliver(self._restarting.pop(saga_id, []))
 
     def _restart(self, crashed: Crashed, stored: snapshots.Stored | None) -> bool:
         """From its snapshot, or from its beginning if none was saved yet; but not for ever: False if it is held."""
@@ -461,7 +467,7 @@ class SagaSupervisor(EventActor):
 
     _HANDLERS: Mapping[type, Callable[[Any, Any], object]] = {
         _Arrived: _on_arrived,
-        Told: _deliver,
+        list: _deliver,  # of Mail
         Ended: _on_ended,
         ParkChanged: _on_park_changed,
         Crashed: _on_crashed,
@@ -469,6 +475,11 @@ class SagaSupervisor(EventActor):
         _Held: _on_held,
         _RehydrateOn: _on_rehydrate,
     }
+
+
+def _release(mails: list[Mail]) -> None:
+    for mail in mails:
+        mail.receipt.release()
 
 
 def _log_failure(_: object, error: BaseException | None) -> None:

@@ -79,9 +79,13 @@ class Batcher:
         self._life = life or token_hex(8)
         self._published = 0
         self._gathered: dict[str, list[_Batch]] = {}
-        self.unacknowledged = 0
-        """Messages handed to the broker that it has not answered for yet."""
+        self._in_flight = 0
         self._limit_bytes = min(broker.max_payload_bytes - _HEADROOM_BYTES, MAX_BATCH_BYTES)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that the broker has not answered for yet, those that are still being gathered among them."""
+        return self._in_flight + sum(map(len, self._gathered.values()))
 
     def send(
         self, subject: str, envelope: Sequence[object], receipt: Receipt | None = None, traceparent: str = ""
@@ -93,36 +97,38 @@ class Batcher:
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it.
         """
-        if receipt is not None:
-            receipt.hold()
         try:
             encoded = codec.pack_trusted(envelope, self._limit_bytes)
         except codec.CodecError as error:
             logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
             if receipt is not None:
+                receipt.hold()
                 receipt.fail()
             return
-        batch = self._gather(subject, envelope, encoded, receipt)
+        size_bytes = len(encoded) + len(traceparent)
+        batch = self._batch(subject, size_bytes)
         if traceparent:
-            batch.traceparents[len(batch.encoded) - 1] = traceparent
-            batch.size_bytes += len(traceparent) + 1
+            batch.traceparents[len(batch.encoded)] = traceparent
+        batch.encoded.append(encoded)
+        batch.size_bytes += size_bytes
+        if self._probe is not None:
+            batch.envelopes.append(envelope)
+        # Once a message, not once an envelope: what one delivery has caused mostly leaves in one.
+        if receipt is not None and (not batch.receipts or batch.receipts[-1] is not receipt):
+            receipt.hold()
+            batch.receipts.append(receipt)
 
-    def _gather(self, subject: str, envelope: Sequence[object], encoded: bytes, receipt: Receipt | None) -> _Batch:
+    def _batch(self, subject: str, size_bytes: int) -> _Batch:
+        """The one to add so many bytes to."""
         if not self._gathered:
             self._call_soon(self.flush)
         batches = self._gathered.get(subject)
         if batches is None:
             batches = self._gathered[subject] = [_Batch()]
         batch = batches[-1]
-        if batch.size_bytes + len(encoded) > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
+        if batch.size_bytes + size_bytes > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
             batch = _Batch()
             batches.append(batch)
-        batch.encoded.append(encoded)
-        batch.size_bytes += len(encoded)
-        if self._probe is not None:
-            batch.envelopes.append(envelope)
-        if receipt is not None:
-            batch.receipts.append(receipt)
         return batch
 
     def flush(self) -> None:
@@ -137,7 +143,7 @@ class Batcher:
         receipts = batch.receipts
 
         def done(error: PublishError | None) -> None:
-            self.unacknowledged -= 1
+            self._in_flight -= 1
             if error is not None:
                 logger.warning("%s: publishing to %s failed: %s", self._origin, subject, error)
             for receipt in receipts:
@@ -148,7 +154,7 @@ class Batcher:
 
         if self._probe is not None:
             self._probe("publish.before", batch.envelopes)
-        self.unacknowledged += 1
+        self._in_flight += 1
         self._published += 1
         self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, batch.headers())
         if self._probe is not None:

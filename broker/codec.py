@@ -56,12 +56,14 @@ def join(encoded: Sequence[bytes]) -> bytes:
 def decode(payload: bytes) -> list[list[object]]:
     """Decode one message into its envelopes. Raises CodecError, and nothing else, whatever the bytes are."""
     message = _decode(payload, MAX_MESSAGE_BYTES)
-    _check(message, MAX_DEPTH)
     if type(message) is not list:
         raise CodecError(f"a message is an array of envelopes, not {_kind(message)}")
     for envelope in message:
         if type(envelope) is not list or not envelope or envelope[0] is not SCHEMA_VERSION:
             _check_envelope(envelope)
+        for item in envelope:  # its own length was bounded when it was decoded
+            if type(item) not in _LEAVES:
+                _check(item, MAX_DEPTH - 2)
     return message
 
 

@@ -118,9 +118,8 @@ MUTANTS = (
         "a rehydrated saga asks again once, and does not notice when that is not answered",
         (
             "actors/saga.py",
-            "                self._send(send, command, None)\n            self._set_timer()\n            return\n",
-            "                self._send(send, command, None)\n"
-            "            self._overdue_at.clear()\n            return\n",
+            "                self._send(send, command, None)\n        elif",
+            "                self._send(send, command, None)\n            self._stop_timer()\n        elif",
         ),
     ),
     # --- commands and their ids -------------------------------------------------------------------------------------
@@ -354,9 +353,9 @@ MUTANTS = (
         1,
         "a snapshot forgets the round and attempt of what it waits for",
         (
-            "actors/record.py",
-            "            [number for step in state.steps for number in step],\n",
-            "            [number for step in state.steps for number in (step.status, 0, min(step.attempt, 1), 0)],\n",
+            "actors/moves.py",
+            "[number for step in state.steps for number in step]",
+            "[number for step in state.steps for number in (step.status, 0, min(step.attempt, 1), 0)]",
         ),
     ),
     # --- the outbox -------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Scheduler(Protocol):
 class JobRunner(Protocol):
     """Runs the job once, perhaps on another thread, then calls `done` on the loop with what it returned or raised.
 
-    One that simulates a crash never calls `done`.
+    One that simulates a crash, or whose node has ended, never calls `done`.
     """
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None: ...
@@ -111,8 +111,6 @@ class GroupCommit:
         self._scheduled = False
         self._pending = 0
         self._refusal: BaseException | None = None
-        self._reports: deque[_Group] = deque()
-        self._reporting = False
 
     @property
     def pending(self) -> int:
@@ -130,21 +128,21 @@ class GroupCommit:
             return
         self._pending += 1
         self._waiting.append(_Entry(work, done, about))
-        if self._group is None and not self._scheduled:
-            # Not at once: all that this turn of the loop still submits joins the group.
-            self._scheduled = True
-            self._scheduler.call_soon(self._flush)
+        self._start_soon()
 
     def close(self) -> None:
         """Refuse further work with ClosedError. What was submitted before is still committed: wait for `pending`."""
         if self._refusal is None:
             self._refusal = ClosedError(f"{self._environment.path}: no work is accepted any more")
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        self._start_group()
+    def _start_soon(self) -> None:
+        """Not at once: all that is still submitted by what the scheduler has before this joins the group."""
+        if self._group is None and self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._scheduler.call_soon(self._start_group)
 
     def _start_group(self) -> None:
+        self._scheduled = False
         if self._group is None and self._waiting:
             self._group = _Group(self._take())
             self._start_job(self._group)
@@ -199,11 +197,8 @@ class GroupCommit:
             self._fail(group, outcome)
             return
         self._succeed(group)
-        self._reports.append(group)
-        # The next group first, so that the disk works while the loop reports. A runner that does the job at
-        # once comes back here within this call; the queue keeps the reports in order.
-        self._start_group()
-        self._report()
+        self._report(group)
+        self._start_soon()
 
     def _succeed(self, group: _Group) -> None:
         committed = len(group.good())
@@ -227,22 +222,14 @@ class GroupCommit:
         self._waiting.clear()
         for entry in group.entries:
             entry.result, entry.error = None, error
-        self._reports.append(group)
-        self._report()
+        self._report(group)
         if self._on_fatal is not None:
             self._on_fatal(error)
 
-    def _report(self) -> None:
-        if self._reporting:
-            return
-        self._reporting = True
-        try:
-            while self._reports:
-                for entry in self._reports.popleft().entries:
-                    self._pending -= 1
-                    _call_done(entry)
-        finally:
-            self._reporting = False
+    def _report(self, group: _Group) -> None:
+        for entry in group.entries:
+            self._pending -= 1
+            _call_done(entry)
 
 
 def _perform(tx: Transaction, entry: _Entry, isolate: bool) -> None:
@@ -286,7 +273,7 @@ class CommitThread:
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None:
         if self._closed:
-            raise RuntimeError("the commit thread is closed")
+            return  # the node has ended without it: nothing of the job is written, and nobody is told
         self._writing.acquire()
         self._jobs.put((job, done))
         with self._writing:  # the job lets go of it

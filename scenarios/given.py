@@ -246,7 +246,7 @@ class Story:
             self._told.append(f"{words}; it changed nothing")
             return self
         self._told.append(words)
-        self._record = from_snapshot(seal(self._record, self._saga, (transition,)).snapshot)
+        self._record = from_snapshot(seal(self._record, (transition,)).snapshot)
         for effect in transition.effects:
             self._note(effect)
         return self

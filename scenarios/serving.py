@@ -20,6 +20,7 @@ from pykka import ActorRef
 from actors.node import Node
 from actors.service import Service, service_tables
 from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
+from actors.turns import Turns
 from broker.batching import Batcher
 from broker.jetstream import JetStream
 from broker.port import Broker
@@ -156,7 +157,8 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     stack.callback(environment.close)
     thread = CommitThread(loop)
     stack.callback(thread.close)
-    committer = GroupCommit(environment, loop, thread, probe=probe, on_fatal=finish, on_written=thread.written)
+    turns = Turns(loop)
+    committer = GroupCommit(environment, turns, thread, probe=probe, on_fatal=finish, on_written=thread.written)
     jetstream = await serving.access.connect(f"sagasim-{serving.role}")
     stack.push_async_callback(jetstream.close)
     broker: Broker = jetstream
@@ -165,6 +167,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     node = Node(
         name=COORDINATOR_NAME if serving.role == COORDINATOR else serving.role,
         loop=loop,
+        turns=turns,
         environment=environment,
         committer=committer,
         broker=broker,

@@ -21,7 +21,7 @@ from actors.messages import Command, Lifecycle, Message, Reply, StartAnswer, Sta
 from actors.participant import done
 from actors.record import Record, Transition, advance, new_record, save, seal
 from actors.service import service_tables
-from actors.state import Answered, Begin, Event, Notice, Outcome, Send, Verb
+from actors.state import Answered, Begin, Event, Notice, Outcome, Verb
 from actors.supervisor import COORDINATOR_TABLES
 from broker import subjects
 from broker.codec import pack_trusted, unpack
@@ -174,27 +174,25 @@ class _Player:
         transition = advance(record, saga, event, self._now, value)
         assert transition is not None
         spy = _Spy(self._tx)
-        save(cast(Transaction, spy), record.saga_id, seal(record, saga, (transition,)))
+        save(cast(Transaction, spy), record.saga_id, seal(record, (transition,)))
         return self._work(spy, self._outgoing(record, saga, transition))
 
     def _outgoing(self, record: Record, saga: Saga, transition: Transition) -> Iterable[tuple[str, Message]]:
         view = View(record.saga_id, unpack(record.input_packed), record.results)
-        for effect in transition.effects:
-            if isinstance(effect, Send):
-                step = saga.steps[effect.step]
-                yield (
-                    subjects.command(step.service),
-                    Command(
-                        record.saga_id, step.name, effect.verb, step.action, effect.round, effect.attempt,
-                        step.payload(view), COORDINATOR_NAME, 1,
-                    ),
-                )  # fmt: skip
-        for effect in transition.effects:
-            if isinstance(effect, Notice):
-                if effect is Notice.STARTED:
-                    yield subjects.command(record.sender), StartAnswer(record.saga_id, accepted=True)
-                event = Lifecycle(record.saga_id, record.definition, effect.value, self._now, "")
-                yield subjects.event(record.definition), event
+        for send in transition.move.sends:
+            step = saga.steps[send.step]
+            yield (
+                subjects.command(step.service),
+                Command(
+                    record.saga_id, step.name, send.verb, step.action, send.round, send.attempt,
+                    step.payload(view), COORDINATOR_NAME, 1,
+                ),
+            )  # fmt: skip
+        for notice in transition.move.notices:
+            if notice is Notice.STARTED:
+                yield subjects.command(record.sender), StartAnswer(record.saga_id, accepted=True)
+            event = Lifecycle(record.saga_id, record.definition, notice.value, self._now, "")
+            yield subjects.event(record.definition), event
 
 
 # --- as a file, for the two processes that follow it ------------------------------------------------------------

@@ -183,6 +183,7 @@ class SimulatedNode:
         self.node = Node(
             name=self.name,
             loop=life,
+            turns=life,  # whose order is the seed's
             environment=environment,
             committer=GroupCommit(environment, life, disk, probe=probe, on_fatal=self._on_fatal),
             broker=broker,

@@ -127,7 +127,7 @@ def test_the_packer_survives_a_refusal() -> None:
         (b"\x91\x92\x01\xa2\xff\xfe", "text that is not UTF-8"),
         (msgpack.packb([[1, {2: 3}]]), "not allowed for map key"),
         (msgpack.packb([[1, {b"k": 3}]]), "a map's key is a value of type bytes"),
-        (b"\x91" * 17 + b"\x01", "nested deeper than 16 levels"),
+        (b"\x91\x92\x01" + b"\x91" * 15 + b"\x01", "nested deeper than 16 levels"),
         (b"\x91" * 5000, "nested too deeply"),
         (b"\xdd\xff\xff\xff\xff", "max_array_len"),
         (b"\xdf\xff\xff\xff\xff", "max_map_len"),

@@ -35,6 +35,7 @@ def test_works_gather_during_a_commit(bench: Bench) -> None:
     assert len(bench.loop.jobs) == 1
     bench.loop.commit()
     assert bench.names() == ["1"]
+    bench.loop.turn()
     assert len(bench.loop.jobs) == 1
     bench.loop.commit()
     assert bench.names() == ["1", "2", "3"]
@@ -71,7 +72,7 @@ def test_synchronous_runner_keeps_order(environment: Environment) -> None:
     bench = Bench(environment, run_job=run_at_once, max_group=2)
     for name in "1234567":
         bench.submit(name)
-    bench.loop.turn()
+    bench.loop.settle()
     assert bench.names() == list("1234567")
     assert bench.committer.commits == 4
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ import run_sim
 from actors import outbox
 from actors.ids import id_floor, new_id
 from actors.messages import StartSaga
+from actors.moves import Told
 from actors.participant import Mark
 from actors.record import change, from_snapshot, save, to_snapshot
 from actors.state import Hold, Phase, initial
@@ -113,8 +114,10 @@ def entries_exchanged(tx: Transaction) -> None:
 def entry_reworded(tx: Transaction) -> None:
     stored = tx.get(journal.JOURNAL, entry_key(COMPLETED, 2))
     assert stored is not None
-    fields: Any = unpack(stored)
-    tx.put(journal.JOURNAL, entry_key(COMPLETED, 2), pack([*fields[:7], "draining", *fields[8:]]))
+    at_seconds, detail, told_packed = cast(list[Any], unpack(stored))
+    told: Any = unpack(told_packed)
+    told[Told._fields.index("phase")] = "draining"
+    tx.put(journal.JOURNAL, entry_key(COMPLETED, 2), pack([at_seconds, detail, pack(told)]))
 
 
 COORDINATOR_FINDINGS: dict[str, tuple[Spoil, str]] = {
