@@ -65,7 +65,7 @@ def exposition(node: Node, about: About) -> str:
         _metric(
             "gauge",
             "publishes_unacknowledged",
-            "Messages handed to the broker that it has not answered for yet.",
+            "Messages that the broker has not answered for yet.",
             node.batcher.unacknowledged,
         ),
         _metric("counter", "commits_total", "Transactions of the store, each with one fsync.", committer.commits),
