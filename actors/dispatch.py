@@ -56,18 +56,30 @@ class LoopFuture(ThreadingFuture[Any]):
 
 
 class EventInbox:
-    """An actor's mailbox: the first message put into an idle one schedules the actor's next turn."""
+    """An actor's mailbox: the first message put into an idle one schedules the actor's next turn.
 
-    __slots__ = ("_envelopes", "_wake")
+    It belongs to the thread that made it, the loop's; what another thread puts in is handed over to that one.
+    """
+
+    __slots__ = ("_envelopes", "_hand_over", "_thread_id", "_wake")
 
     def __init__(self) -> None:
         self._envelopes: deque[Envelope[Any]] | None = None  # most sagas wait most of the time: an empty one is 700 B
+        self._thread_id = threading.get_ident()
         self._wake: Callable[[], object] | None = None
+        self._hand_over: Callable[..., object] | None = None
 
-    def bind(self, wake: Callable[[], object] | None) -> None:
-        self._wake = wake
+    def bind(self, wake: Callable[[], object], hand_over: Callable[..., object] | None) -> None:
+        """`hand_over` calls a function on the loop's thread; None if there is no other."""
+        self._wake, self._hand_over = wake, hand_over
+
+    def unbind(self) -> None:
+        self._wake = self._hand_over = None
 
     def put(self, envelope: Envelope[Any], /) -> None:
+        if self._hand_over is not None and threading.get_ident() != self._thread_id:
+            self._hand_over(self.put, envelope)
+            return
         if self._envelopes is None:
             self._envelopes = deque((envelope,))
         else:
@@ -115,7 +127,6 @@ class EventActor(Actor):
         super().__init__()
         self.actor_stopped = self.actor_ref.actor_stopped = _Stopped()
         self._loop = loop
-        self._thread_id = threading.get_ident()
         self._scheduled = False
         assert isinstance(self.actor_inbox, EventInbox)
         self._inbox = self.actor_inbox
@@ -155,18 +166,11 @@ class EventActor(Actor):
         return LoopFuture()
 
     def _start_actor_loop(self) -> None:
-        self._inbox.bind(self._wake)
+        self._inbox.bind(self._wake, getattr(self._loop, "call_soon_threadsafe", None))  # only asyncio's has threads
         self._scheduled = True
         self._loop.call_soon(self._first_turn)
 
     def _wake(self) -> None:
-        if threading.get_ident() == self._thread_id:
-            self._schedule()
-        else:
-            # `_scheduled` belongs to the loop's thread. Only asyncio's loop is ever called from another one.
-            self._loop.call_soon_threadsafe(self._schedule)  # type: ignore[attr-defined]  # see above
-
-    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -193,7 +197,7 @@ class EventActor(Actor):
         if self.actor_stopped.is_set():
             self._actor_loop_teardown()
             self._scheduled = False
-            self._inbox.bind(None)  # actor and inbox held each other: now both go with their last reference
+            self._inbox.unbind()  # actor and inbox held each other: now both go with their last reference
         elif self.actor_inbox.empty():
             self._scheduled = False
         else:

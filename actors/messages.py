@@ -17,6 +17,7 @@ T = TypeVar("T")
 _is_token: Callable[[str], object] = lru_cache(maxsize=4096)(TOKEN.fullmatch)  # the same few come again and again
 _MAX_COUNT = 1 << 32  # of a round or an attempt; far beyond what any saga reaches
 _MAX_REASON_CHARS = 1000
+_MAX_TOKEN_CHARS = 64  # as the pattern says; asked first, since what is looked up is remembered
 
 
 class MessageError(ValueError):
@@ -268,7 +269,7 @@ _READERS: dict[str, tuple[Callable[[Sequence[object]], Message], int]] = {
 
 
 def _token(value: object, name: str) -> str:
-    if isinstance(value, str) and _is_token(value):
+    if isinstance(value, str) and len(value) <= _MAX_TOKEN_CHARS and _is_token(value):
         return value
     raise MessageError(f"the {name} must match {TOKEN.pattern}, not be {value!r:.80}")
 

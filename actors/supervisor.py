@@ -91,7 +91,7 @@ class SagaSupervisor(EventActor):
         self._limits = limits or Limits()
         self._sagas: dict[str, ActorRef[SagaActor]] = {}
         self._parked: set[str] = set()
-        self._queued: dict[str, tuple[StartSaga, list[Receipt]]] = {}  # starts beyond the limit
+        self._queued: dict[str, list[Mail]] = {}  # starts beyond the limit, and what has come for them since
         self._gathered: dict[str, list[Mail]] = {}  # of this turn: a saga takes all its replies at once
         self._restarting: dict[str, list[Mail]] = {}
         self._restarts: dict[str, list[float]] = {}
@@ -175,6 +175,8 @@ class SagaSupervisor(EventActor):
 
     def on_turn_end(self) -> None:
         gathered, self._gathered = self._gathered, {}
+        if self.actor_stopped.is_set():
+            return  # its sagas are stopping too; what is not acknowledged comes again
         for saga_id, mails in gathered.items():
             self._route(saga_id, mails)
 
@@ -185,6 +187,8 @@ class SagaSupervisor(EventActor):
             self._tell(ref, mails)
         elif saga_id in self._restarting:
             self._restarting[saga_id] += mails
+        elif saga_id in self._queued:
+            self._queued[saga_id] += mails
         else:
             self._wake_and_tell(saga_id, mails)
 
@@ -209,7 +213,7 @@ class SagaSupervisor(EventActor):
         with self._node.environment.read() as tx:
             stored = snapshots.load(tx, saga_id)
             horizon = pruning.horizon(tx)
-        if stored is None and saga_id not in self._queued and saga_id >= horizon:
+        if stored is None and saga_id >= horizon:
             for message, receipt in mails:
                 envelope = encode_envelope(to_envelope(message))
                 self._node.dead_letter("there is no such saga", self._node.name, envelope, receipt)
@@ -235,7 +239,7 @@ class SagaSupervisor(EventActor):
         elif saga_id in self._restarting:
             self._restarting[saga_id].append(Mail(start, receipt))
         elif saga_id in self._queued:
-            self._queued[saga_id][1].append(receipt)
+            self._queued[saga_id].append(Mail(start, receipt))
         else:
             try:
                 answer = self._answer_without_actor(start)
@@ -247,11 +251,11 @@ class SagaSupervisor(EventActor):
             if answer is not None:
                 send_answer(self._node, start, answer, receipt)
             elif self.in_flight() >= self._limits.in_flight:
-                self._queued[saga_id] = (start, [receipt])
+                self._queued[saga_id] = [Mail(start, receipt)]
                 if self._start_subscription is not None:
                     self._start_subscription.pause()
             else:
-                self._start(start, [receipt])
+                self._start(start, [Mail(start, receipt)])
 
     def _answer_without_actor(self, start: StartSaga) -> StartAnswer | None:
         """The answer to a start that needs no new saga; None if one is to be started. Raises SnapshotError."""
@@ -268,17 +272,19 @@ class SagaSupervisor(EventActor):
             return StartAnswer(start.saga_id, False, "the saga id is older than what is kept")
         return None
 
-    def _start(self, start: StartSaga, receipts: list[Receipt]) -> None:
+    def _start(self, start: StartSaga, mails: list[Mail]) -> None:
         saga = self._definitions[start.definition]
         try:
             record = new_record(saga, start.saga_id, start.input, start.sender, self._node.now())
         except CodecError as error:
-            for receipt in receipts:
-                answer = StartAnswer(start.saga_id, False, f"its input cannot be kept: {error}")
-                send_answer(self._node, start, answer, receipt)
+            answer = StartAnswer(start.saga_id, False, f"its input cannot be kept: {error}")
+            for message, receipt in mails:
+                if isinstance(message, StartSaga):
+                    send_answer(self._node, message, answer, receipt)
+                else:
+                    receipt.release()
             return
-        ref = self._spawn(saga, record)
-        ref.tell([Mail(start, receipt) for receipt in receipts])
+        self._spawn(saga, record).tell(mails)
 
     def _spawn(self, saga: Saga, record: Record) -> ActorRef[SagaActor]:
         ref = SagaActor.start(self._node, self.actor_ref, saga, record)
@@ -297,8 +303,10 @@ class SagaSupervisor(EventActor):
 
     def _start_queued(self) -> None:
         while self._queued and self.in_flight() < self._limits.in_flight:
-            start, receipts = self._queued.pop(next(iter(self._queued)))
-            self._start(start, receipts)
+            mails = self._queued.pop(next(iter(self._queued)))
+            start = mails[0].message
+            assert isinstance(start, StartSaga)
+            self._start(start, mails)
         if not self._queued and self._start_subscription is not None:
             self._start_subscription.resume()
 

@@ -1,10 +1,11 @@
 """Moves: what is remembered of the machine's decisions is what it would decide again."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from actors.definition import Saga
+from actors.definition import Retry, Saga
 from actors.machine import ImpossibleEventError, decide
 from actors.moves import move, pack_state, unpack_state
 from actors.state import Answered, Begin, Cancel, Event, Hold, Outcome, Resume, State, TimedOut, Verb, initial
@@ -64,3 +65,15 @@ def test_events_without_fields_are_told_apart() -> None:
         for event in BARE:
             told_of(TRIP, state, event)
     assert told_of(TRIP, begun, Cancel()) != told_of(TRIP, begun, Hold())
+
+
+def test_sagas_of_one_graph_are_told_apart() -> None:
+    """Two definitions with the same fingerprint and other patience: each decides for itself."""
+    brisk = replace(TRIP, steps=tuple(replace(step, retry=Retry(1), timeout_seconds=9.0) for step in TRIP.steps))
+    assert brisk.fingerprint == TRIP.fingerprint
+    state = told_of(TRIP, initial(TRIP), Begin())
+    told_of(brisk, initial(brisk), Begin())
+    for saga in (TRIP, brisk):
+        told_of(saga, state, TimedOut(0, Verb.DO, 0, 1))
+    waits = {made.wait_seconds for saga in (TRIP, brisk) if (made := move(saga, initial(saga), Begin()))}
+    assert waits == {TRIP.steps[0].timeout_seconds, 9.0}

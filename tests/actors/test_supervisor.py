@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from actors.definition import Kind, Retry, Saga, Step
-from actors.messages import Command, StartAnswer, StartSaga, to_envelope
+from actors.messages import CANCEL, Command, StartAnswer, StartSaga, to_envelope
 from actors.node import MAX_DEAD_LETTERS
 from actors.state import DO_EXHAUSTED, Outcome, Phase, Verb
 from actors.supervisor import Limits
@@ -136,6 +136,23 @@ def test_what_waits_for_its_turn_survives_a_crash(bench: Bench) -> None:
     coordinator.start()
     bench.until(lambda: all(bench.peer.turns(saga)[-1:] == ["completed"] for saga in sagas))
     assert [Counter(bench.peer.turns(saga))["completed"] for saga in sagas] == [1, 1, 1, 1]
+
+
+def test_a_saga_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
+    """What comes for it meanwhile is kept with its start, and dealt with when it has begun."""
+    bench.coordinator(TRIP, limits=Limits(in_flight=1))
+    serve(bench)
+    first, second = ids(2)
+    for saga in (first, second):
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: bench.peer.of("hotel"))
+    bench.peer.control(second, CANCEL)
+    bench.run_for(1.0)
+    for service in SERVICES:
+        bench.peer.serve(service, done)
+    bench.peer.reply(bench.peer.of("hotel")[0])
+    bench.until(lambda: bench.peer.turns(second)[-1:] == ["compensated"])
+    assert bench.peer.turns(first)[-1] == "completed"
 
 
 def test_a_parked_saga_makes_room(bench: Bench) -> None:

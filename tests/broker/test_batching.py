@@ -155,6 +155,25 @@ def test_a_failed_publish_leaves_the_delivery_to_come_again(caplog: pytest.LogCa
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
+def test_a_message_holds_the_receipts_of_all_that_is_in_it() -> None:
+    """However envelopes are mixed, none is acknowledged before its last message is stored; a failed one never is."""
+    bench = Bench()
+    deliveries = {name: FakeDelivery() for name in "abc"}
+    receipts = {name: Receipt(delivery) for name, delivery in deliveries.items()}
+    for name in "abacb":
+        bench.batcher.send(STOCK, (1, name), receipts[name])
+    bench.batcher.send(BANK, (1, "a"), receipts["a"])
+    for receipt in receipts.values():
+        receipt.release()
+    bench.loop.turn()
+    stock, bank = bench.broker.published
+    assert [delivery.acks for delivery in deliveries.values()] == [0, 0, 0]
+    stock.done(None)
+    assert [delivery.acks for delivery in deliveries.values()] == [0, 1, 1]
+    bank.done(PublishError("lost"))
+    assert [delivery.acks for delivery in deliveries.values()] == [0, 1, 1]
+
+
 def test_a_receipt_is_settled_once() -> None:
     """Letting go more often than it was held is a mistake that shows."""
     receipt = Receipt(FakeDelivery())
