@@ -13,7 +13,7 @@ from broker.port import BrokerError
 from broker.server import EmbeddedServer
 from scenarios.faults import FIRED_FILE, from_text, to_text
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Kill
-from scenarios.serving import NOT_YET, is_ready, ready_path
+from scenarios.serving import IN_VAIN, NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
 RESTART_SECONDS = 0.3
@@ -201,7 +201,7 @@ class Cluster:
             self.fired.append(kill)
             member.down_seconds, member.expected = kill.down_seconds, True
             self.tell(f"{kill}")
-        elif not member.expected and status != NOT_YET:
+        elif not member.expected and status not in (NOT_YET, IN_VAIN):
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
         was_ready = member.process is not None and is_ready(self.data, member.role, member.process.pid)
@@ -209,7 +209,7 @@ class Cluster:
         member.failed_starts = 0 if was_ready or member.expected else member.failed_starts + 1
         if status == NOT_YET and member.failed_starts == TOLD_FAILED_STARTS:
             self.tell(f"{member.role} cannot start yet: {self._last_error(member.role)}")
-        if status == 2 or member.failed_starts >= _most_failed_starts(status):
+        if status == IN_VAIN or member.failed_starts >= _most_failed_starts(status):
             cannot = "cannot go on" if was_ready else "does not start"
             self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member.role)}")
 
