@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from actors.definition import DefinitionError
 from broker.port import BrokerError
-from persistence.errors import DiskError, LockedError, StorageError
+from persistence.errors import CorruptError, DiskError, LockedError, StorageError
 from scenarios import library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.command(options)
     except WRONG as error:
-        print(f"sagasim: {error}", file=sys.stderr)
+        hint = "; run_sim.py check DIR tells all that is wrong" if isinstance(error, CorruptError) else ""
+        print(f"sagasim: {error}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -76,22 +76,23 @@ class Environment:
     ) -> Self:
         """Lock the directory, check the database, claim the next epoch; create what does not exist.
 
-        `sync=False` gives up durability, and after a loss of power the database itself: for simulations only.
+        `sync=False` gives up durability, and after a loss of power the database itself, and checks less of it: for
+        simulations only.
         Raises LockedError, NewerSchemaError, CorruptError, or StorageError for anything else in the way.
         """
         make_directory(path)
         lock = LockFile.acquire(path)
         database: lmdb.Environment | None = None
         try:
-            size = max(map_size_bytes, check_data_file(path, lock.last_epoch))
+            size = max(map_size_bytes, check_data_file(path, lock.last_epoch, in_full=sync))
             # Never less than what is in use: LMDB sees to that.
             database = open_lmdb(path, min(size, max_map_size_bytes), sync=sync)
             database.reader_check()  # a killed reader pins the pages that it read
             try:
-                handles, epoch = claim(path, database, tables)
+                handles, epoch = claim(path, database, tables, lock.last_epoch)
             except MapFullError:  # its last life left not a page of the map
                 database.set_mapsize(doubled(path, database, max_map_size_bytes))
-                handles, epoch = claim(path, database, tables)
+                handles, epoch = claim(path, database, tables, lock.last_epoch)
             lock.record(epoch)
         except BaseException:
             if database is not None:

@@ -45,7 +45,10 @@ class ClosedError(StorageError):
 
 _CORRUPT = (
     lmdb.CorruptedError,
+    lmdb.PageFullError,
     lmdb.PageNotFoundError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
     lmdb.InvalidError,
     lmdb.VersionMismatchError,
 )

@@ -20,7 +20,7 @@ from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
 from scenarios.places import BROKER, COORDINATOR, SERVICES
-from scenarios.serving import NOT_YET, is_ready, ready_path
+from scenarios.serving import IN_VAIN, NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
 WIPED_SECONDS = 1.0  # how long a broker is down whose store is deleted
@@ -328,7 +328,7 @@ class Cluster:
         """Say what happened, and give up on a node that does not even start."""
         if fault is not None and self._has_fired(fault):
             member.down_seconds, member.expected = down_seconds_of(fault), True
-        elif not member.expected and status != NOT_YET:
+        elif not member.expected and status not in (NOT_YET, IN_VAIN):
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
         was_ready = member.process is not None and is_ready(self.data, member.role, member.process.pid)
@@ -336,7 +336,7 @@ class Cluster:
         member.failed_starts = 0 if was_ready or member.expected else member.failed_starts + 1
         if status == NOT_YET and member.failed_starts == TOLD_FAILED_STARTS:
             self.tell(f"{member.role} cannot start yet: {self._last_error(member.role)}")
-        if status == 2 or member.failed_starts >= _most_failed_starts(status):
+        if status == IN_VAIN or member.failed_starts >= _most_failed_starts(status):
             cannot = "cannot go on" if was_ready else "does not start"
             self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member.role)}")
 

@@ -50,6 +50,8 @@ class RealFaults:
     ) -> None:
         self._cluster = cluster
         self._faults = [fault for fault in faults if not fault.why_not(REAL)]
+        if need_lines(self._faults) and lines is None:
+            raise ValueError("faults of the network need lines")
         self._access = access
         self._lines = lines
         self._random = Random(f"{seed}/real")
@@ -65,10 +67,9 @@ class RealFaults:
             write_moods(self._cluster.data, self._moods)
         if self._hostile is not None:
             await self._hostile.start(self._access)
-        clocked = [fault for fault in self._faults if fault.kind in _STRIKES]
-        if need_lines(clocked) and self._lines is None:
-            raise ValueError("faults of the network need lines")
-        self._tasks = [asyncio.create_task(self._carry_out(fault)) for fault in clocked]
+        self._tasks = [
+            asyncio.create_task(self._carry_out(fault)) for fault in self._faults if fault.kind in _STRIKES
+        ]
 
     @property
     def pending(self) -> bool:

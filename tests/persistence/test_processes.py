@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from persistence.check import verify
 from persistence.environment import Environment
+from persistence.verify import verify
 from tests.persistence.child import Child
 
 

@@ -91,8 +91,8 @@ def test_disks_the_broker_and_the_lines_to_it_fail(sim: Sim) -> None:
         assert said(sim, node, "connected to the broker") == said(sim, node, "lost the connection to the broker") > 0
     assert not any("Traceback" in path.read_text() for path in (sim.home / "data" / "logs").iterdir())
     # A disk that fails while LMDB writes its root ends the node: it is started again.
-    assert said(sim, SERVICES, "the disk works again") or len(epochs(sim, SERVICES)) > 1
-    assert said(sim, COORDINATOR, "the disk works again") or len(epochs(sim, COORDINATOR)) > 1
+    assert said(sim, SERVICES, "the store works again") or len(epochs(sim, SERVICES)) > 1
+    assert said(sim, COORDINATOR, "the store works again") or len(epochs(sim, COORDINATOR)) > 1
 
 
 def epochs(sim: Sim, node: str) -> list[Path]:

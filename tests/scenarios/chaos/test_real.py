@@ -166,7 +166,7 @@ def test_what_a_real_cluster_cannot_suffer_is_passed_over(tmp_path: Path) -> Non
         await doing.heal()
         assert cluster.noted == []
         with pytest.raises(ValueError, match="need lines"):
-            await executor(cluster, Fault("delay", "", 0.0, 1.0, value=0.1)).begin()
+            executor(cluster, Fault("delay", "", 0.0, 1.0, value=0.1))
 
     asyncio.run(live())
 
