@@ -29,6 +29,7 @@ SOMETIMES_FROM = 100
 CHUNK = 4
 OTHER_SEEDS = 4  # under which a failing life is tried while it is made small
 ENOUGH_FAULTS = 1  # so few need no other seed
+FEW_FAULTS = 3  # with more, another failure will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,25 +218,37 @@ def smallest(
     """Shrink a failing life to one that still fails in the same way, and how many attempts that took.
 
     To leave one thing out shifts all that is drawn after it, and what fails by chance may not fail then: so what is
-    left of the plan is tried under a few other seeds too. The failure's seed may be one of those.
+    left of the plan is tried under a few other seeds too. The failure's seed may be one of those. If much is left
+    all the same, the life is made smaller as long as it fails in any way.
     """
     wanted = kind_of(first_violation(result))
     found = result
     attempts = 0
 
-    def fails_under(candidate: FaultPlan, other: int) -> bool:
+    def fails_under(candidate: FaultPlan, other: int, alike: bool) -> bool:
         nonlocal attempts, found
         again = simulate(scenario, other, candidate)
         attempts += 1
         on_attempt(attempts)
-        same = again.verdict == "failed" and wanted in {kind_of(violation) for violation in again.violations}
-        if same:
+        fails = again.verdict == "failed"
+        if alike:
+            fails = fails and wanted in {kind_of(violation) for violation in again.violations}
+        if fails:
             found = again
-        return same
+        return fails
 
-    for other in range(seed, seed + 1 + OTHER_SEEDS):
-        plan, _ = shrink(plan, partial(fails_under, other=other), MAX_ATTEMPTS - attempts)
-        if len(plan.faults) + len(plan.kills) <= ENOUGH_FAULTS:
+    others = range(seed, seed + 1 + OTHER_SEEDS)
+    for other in others:
+        plan, _ = shrink(plan, partial(fails_under, other=other, alike=True), MAX_ATTEMPTS - attempts)
+        if _size(plan) <= ENOUGH_FAULTS:
             break
+    for other in others:
+        if _size(plan) <= FEW_FAULTS:
+            break
+        plan, _ = shrink(plan, partial(fails_under, other=other, alike=False), MAX_ATTEMPTS - attempts)
     violations = sorted(found.violations, key=lambda violation: kind_of(violation) != wanted)
     return Failure(reference, found.seed, plan, tuple(violations), found.trace_sha256).lasting(), attempts
+
+
+def _size(plan: FaultPlan) -> int:
+    return len(plan.faults) + len(plan.kills)

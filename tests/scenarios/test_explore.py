@@ -191,6 +191,23 @@ def test_shrinking_leaves_what_matters() -> None:
     assert shrink(plan, lambda _: True, max_attempts=3)[1] == 3
 
 
+def test_what_cannot_be_made_small_may_fail_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that needs many faults together is exchanged for one that needs few, and says so."""
+    good = simulate(EVERYTHING, 1, FaultPlan(1, 1))
+    plan = FaultPlan(1, 1, faults=tuple(Fault("cancel", value=0.01, count=n) for n in range(6)))
+
+    def pretended(_scenario: object, seed: int, candidate: FaultPlan) -> SimResult:
+        words = {6: "all of them", 0: ""}.get(len(candidate.faults), "some of them")
+        verdict = "failed" if words else "passed"
+        return replace(good, seed=seed, violations=[words] if words else [], verdict=verdict)
+
+    monkeypatch.setattr("scenarios.simulation.explore.simulate", pretended)
+    failure, attempts = smallest("everything", EVERYTHING, 2, plan, pretended(EVERYTHING, 2, plan))
+    assert len(failure.plan.faults) == 1
+    assert failure.violations == ("some of them",)
+    assert attempts < 100
+
+
 def test_kinds_of_violations() -> None:
     """Two failures are of one kind if they differ in ids and numbers only."""
     assert kind_of("saga 0199-s1-7: do open took effect 2 times") == kind_of(
