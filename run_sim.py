@@ -47,6 +47,8 @@ from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
 from scenarios.simulation.keepsake import Keepsake
+from scenarios.soak.commands import SoakCommand, soak
+from scenarios.soak.soak import SoakOptions
 from scenarios.telemetry.tracing import check_tracing
 
 signal.signal(signal.SIGINT, _interrupted)
@@ -56,6 +58,7 @@ DEFAULT_SEEDS = 200
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_SEED_DIGITS = 18
 MAX_PORT = 65535
+MIN_SOAK_MINUTES, MAX_SOAK_MINUTES = 0.1, 7 * 24 * 60.0
 WRONG = (ScenarioError, DefinitionError, BrokerError, StorageError, ClusterError, OSError)
 """What is said in one line, with exit status 2."""
 OUTPUT = Output()
@@ -142,6 +145,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     word.add_argument("--only", type=_parts, default=parts.NAMES, metavar="PART,...", help=", ".join(parts.NAMES))
     word.add_argument("--json", type=Path, metavar="FILE", help="write all figures as one JSON object")
+    word = _word(
+        commands, "soak", _soak, "kill everything for a quarter of an hour, under load, and audit again and again"
+    )
+    word.add_argument(
+        "name", nargs="?", default=library.SOAKED, metavar="NAME|FILE.py", help="whose load and services"
+    )
+    word.add_argument("--minutes", type=_minutes, default=15.0, metavar="M")
+    word.add_argument("--seed", type=_seed, metavar="S")
+    word.add_argument("--data", type=Path, metavar="DIR", help="where to keep it, also when it has passed")
+    word.add_argument("--json", type=Path, metavar="FILE", help="write the table as one JSON object")
     word = _word(commands, "serve", _serve, "one node, to run beside others")
     word.add_argument("role", choices=(COORDINATOR, SERVICES))
     word.add_argument("--data", type=Path, required=True, metavar="DIR")
@@ -241,6 +254,17 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not MIN_SOAK_MINUTES <= minutes <= MAX_SOAK_MINUTES:
+        bounds = f"{MIN_SOAK_MINUTES:g} to {MAX_SOAK_MINUTES:g}"
+        raise argparse.ArgumentTypeError(f"must be a number of minutes, {bounds}, not {text!r:.40}")
+    return minutes
+
+
 def _seconds(text: str) -> float:
     """A time such as 90s, 5m, 1h or 2d."""
     number, unit = text[:-1], text[-1:]
@@ -309,12 +333,12 @@ def _operate(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     scenario = library.find(options.name)
-    reference = str(Path(options.name).resolve()) if options.name.endswith(".py") else options.name
+    reference = _reference(options.name)
     if options.json is not None:
         check_writable("--json", options.json)
     Outputs(options.report, options.trace).check()
     access = _access(options)
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    seed = _drawn(options.seed)
     if options.otel:
         if options.mode != "real":
             raise ScenarioError("--otel goes with --mode real: nobody waits for spans of virtual time")
@@ -400,6 +424,25 @@ def _bench(options: argparse.Namespace) -> int:
             return bench(BenchOptions(home, options.orders, options.concurrency, options.only, options.json), _say)
     except asyncio.CancelledError:
         return 143
+
+
+def _soak(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        check_writable("--json", options.json)
+    data = options.data or DATA_HOME / f"soak-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    wanted = SoakOptions(_reference(options.name), data.resolve(), _drawn(options.seed), options.minutes)
+    with _private_files():
+        return soak(SoakCommand(library.find(options.name), wanted, options.data is not None, options.json), _say)
+
+
+def _reference(name: str) -> str:
+    """What names a scenario wherever one stands: a file by its whole path."""
+    return str(Path(name).resolve()) if name.endswith(".py") else name
+
+
+def _drawn(seed: int | None) -> int:
+    """The seed, or one by chance."""
+    return random.SystemRandom().randrange(10**6) if seed is None else seed
 
 
 def _explore(options: argparse.Namespace) -> int:

@@ -15,7 +15,15 @@ import scenarios
 from broker.port import BrokerError
 from broker.server import EmbeddedServer
 from persistence.lockfile import LOCK_FILE
-from scenarios.chaos.crash_point import down_seconds_of, is_internal, node_of, note_fired, read_fired, to_text
+from scenarios.chaos.crash_point import (
+    boundary_of,
+    down_seconds_of,
+    is_internal,
+    node_of,
+    note_fired,
+    read_fired,
+    to_text,
+)
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
@@ -74,7 +82,8 @@ class Cluster:
 
     Of `faults` the cluster itself carries out those that a node has to watch for. `fired` are the ones that have been
     carried out in this directory: equal ones are told apart by their number. `injected` says in words all that was
-    done to it. `url_files` are the files in which nodes find the broker's URL, if not in the run's own.
+    done to it. `killed` counts deaths by SIGKILL, by node and the boundary at which it died, "" if at none.
+    `url_files` are the files in which nodes find the broker's URL, if not in the run's own.
     """
 
     data: Path
@@ -86,6 +95,7 @@ class Cluster:
     fired: list[Kill | Fault] = field(default_factory=list)
     injected: list[str] = field(default_factory=list)
     zombies_fenced: int = 0
+    killed: Counter[tuple[str, str]] = field(default_factory=Counter)
     failure: ClusterError | None = None
     _members: dict[str, _Member] = field(default_factory=dict)
     _zombies: list[Zombie] = field(default_factory=list)
@@ -326,11 +336,14 @@ class Cluster:
 
     def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
+        boundary = ""
         if fault is not None and self._has_fired(fault):
             member.down_seconds, member.expected = down_seconds_of(fault), True
+            boundary = boundary_of(fault)
         elif not member.expected and status not in (NOT_YET, IN_VAIN):
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
+        self.killed[member.role, boundary] += status == -signal.SIGKILL
         was_ready = member.process is not None and is_ready(self.data, member.role, member.process.pid)
         member.was_ready = member.was_ready or was_ready
         member.failed_starts = 0 if was_ready or member.expected else member.failed_starts + 1
@@ -385,6 +398,7 @@ class Cluster:
 
     def _on_broker_end(self, pid: int, status: int | None) -> None:
         self._forget_sleeper(pid)
+        self.killed[BROKER, ""] += status in (None, -signal.SIGKILL)
         if status is not None:
             self.tell(f"broker died by {'signal' if status < 0 else 'status'} {abs(status)}; it is started again")
 

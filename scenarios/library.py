@@ -15,7 +15,7 @@ from broker.subjects import check_token
 from scenarios.calling import call, in_words
 from scenarios.scenario import Scenario, ScenarioError
 
-FLAGSHIP = "everything"
+FLAGSHIP, SOAKED = "everything", "every-reason"
 
 
 def names() -> list[str]:

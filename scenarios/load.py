@@ -163,6 +163,11 @@ class Load:
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
         self._fill()
 
+    def admit(self, orders: int) -> None:
+        """Let it send so many more. Raises ScenarioError if the scenario's load cannot be used."""
+        self._orders += orders
+        self._fill()
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

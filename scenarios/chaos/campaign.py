@@ -1,25 +1,19 @@
 """What is done to a run in real mode: its kills and faults, then the healing, then what an operator does."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable
 
-from actors.messages import RESUME, Control, to_envelope
-from broker import subjects
-from broker.batching import Batcher
 from broker.port import Broker
 from scenarios.chaos.kill import Kill
+from scenarios.chaos.operator import Operator
 from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.real import RealFaults
 from scenarios.cluster import Cluster
 from scenarios.load import Load
-from scenarios.scenario import COORDINATOR_NAME
 
 FAULT_SECONDS = 60.0
 """Faults that have no end of their own are in force for so long at most, or until nothing more moves."""
 QUIET_SECONDS = 3.0  # how long nothing may move before it is healed
-MAX_RESUMES = 5  # of one parked saga, before it may stay parked
-RESUME_SECONDS = 1.0  # between two of them
 
 
 class Campaign:
@@ -31,11 +25,9 @@ class Campaign:
         self._cluster = cluster
         self._faults = faults
         self._load = load
-        self._batcher = Batcher(broker, loop.call_soon, origin="operator")
+        self._operator = Operator(broker)
         self._now = loop.time
         self._healed = not plan.faults
-        self._resumes: Counter[str] = Counter()
-        self._resumed_at: dict[str, float] = {}
 
     async def begin(self) -> None:
         """Raises BrokerError if the broker cannot be reached by those who are to trouble it."""
@@ -53,7 +45,7 @@ class Campaign:
                 return True
             self._healed = True
             await self._faults.heal()
-        return not self._plan.patient and self._resume(parked())
+        return not self._plan.patient and self._operator.resume(parked())
 
     @property
     def injected(self) -> list[str]:
@@ -91,16 +83,3 @@ class Campaign:
         """Whether what has no end of its own has been in force for long enough."""
         load, now = self._load, self._now()
         return load.done or now - load.progress_at > QUIET_SECONDS or now - load.begun_at > FAULT_SECONDS
-
-    def _resume(self, parked: Iterable[str]) -> bool:
-        """Resume what is parked, a few times, as an operator does once the cause is mended; it may stay so then."""
-        waits = False
-        for saga_id in parked:
-            if self._resumes[saga_id] >= MAX_RESUMES:
-                continue
-            waits = True
-            if self._now() - self._resumed_at.get(saga_id, -RESUME_SECONDS) >= RESUME_SECONDS:
-                self._resumes[saga_id] += 1
-                self._resumed_at[saga_id] = self._now()
-                self._batcher.send(subjects.control(COORDINATOR_NAME), to_envelope(Control(saga_id, RESUME)))
-        return waits

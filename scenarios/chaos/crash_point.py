@@ -36,6 +36,11 @@ def down_seconds_of(fault: Kill | Fault) -> float:
     return fault.down_seconds if isinstance(fault, Kill) else fault.seconds
 
 
+def boundary_of(fault: Kill | Fault) -> str:
+    """Where it strikes; "" if at no boundary."""
+    return (fault.boundary or "") if isinstance(fault, Kill) else fault.detail if fault.kind == "boundary" else ""
+
+
 def node_of(fault: Kill | Fault) -> str:
     return fault.node if isinstance(fault, Kill) else fault.target
 

@@ -1,4 +1,4 @@
-"""Draws faults from a seed, swarm-style: for the life of an exploration, and for a run in either mode.
+"""Draws faults from a seed, swarm-style: for the life of an exploration, a run in either mode, a phase of a soak.
 
 Each life uses some kinds of fault and not others, since a fault that is always there hides what only happens
 without it.
@@ -20,6 +20,8 @@ RUN_INTENSITIES = (0.15, 0.25, 0.4)
 LONGEST_SECONDS = 60.0
 RUN_LONGEST_SECONDS = 15.0
 """No fault of a run lasts longer, for it is real time: still longer than every timeout of nodes, sagas and broker."""
+BOUNDARY_KILL_SECONDS, CRASH_SECONDS, BROKER_CRASH_SECONDS = 2.0, 5.0, 12.0
+"""How often a soak kills: each node at a boundary, either by the clock, the broker."""
 RUN_MOST_PASSAGES = 60  # real nodes work in groups: they pass a boundary less often than there are orders
 
 
@@ -32,6 +34,7 @@ class _Draw:
     pivots: Sequence[tuple[str, str]]  # service and step
     longest_seconds: float = LONGEST_SECONDS
     most_passages: int | None = None
+    span_seconds: float = 0.0  # over which faults begin; 0: early
     faults: list[Fault] = field(default_factory=list)
 
     @classmethod
@@ -44,6 +47,8 @@ class _Draw:
 
     def at(self) -> float:
         """A moment, early ones more often: without faults a life is over within a second."""
+        if self.span_seconds:
+            return round(self.random.uniform(0.0, self.span_seconds), 3)
         return round(10 ** self.random.uniform(-2.5, 0.3), 4)
 
     def time(self, least: float, most: float) -> float:
@@ -98,6 +103,37 @@ def _drawn(scenario: Scenario, seed: int, orders: int) -> list[Fault]:
     while not any(fault.ends_at and not (fault.why_not(REAL) or fault.why_not(SIM)) for fault in draw.faults):
         _draw_some(draw, (*_KINDS, *_REAL_KINDS), RUN_INTENSITIES)
     return draw.faults
+
+
+def draw_phase(scenario: Scenario, seed: int, number: int, seconds: float) -> list[Fault]:
+    """What is done to real nodes in the `number`-th phase of a soak, which suffers for so long.
+
+    Kills first of all: in a row at every boundary of both nodes, by the clock, and of the broker, whose store is
+    deleted now and then. With them some of the other kinds, as in a run.
+    """
+    draw = _Draw.of(scenario, Random(f"{seed}/soak/{number}"), 1)
+    draw.span_seconds, draw.longest_seconds = seconds, min(RUN_LONGEST_SECONDS, seconds / 3)
+    for node in (COORDINATOR, SERVICES):
+        _draw_lives(draw, node, round(seconds / BOUNDARY_KILL_SECONDS))
+    for _ in range(round(seconds / CRASH_SECONDS)):
+        draw.faults.append(Fault("crash", draw.node(), draw.at(), _brief(draw), count=draw.random.choice((1, 1, 2))))
+    for _ in range(max(1, round(seconds / BROKER_CRASH_SECONDS))):
+        detail = draw.random.choice(("keep", "keep", "wipe"))
+        draw.faults.append(Fault("broker-crash", "", draw.at(), _brief(draw), detail))
+    _draw_some(draw, _TROUBLES, RUN_INTENSITIES)
+    return [fault for fault in draw.faults if not fault.why_not(REAL)]
+
+
+def _draw_lives(draw: _Draw, node: str, lives: int) -> None:
+    """Lives of a node that end at a boundary, one after another: the next ends there when the one before has."""
+    for _ in range(lives):
+        boundary, passage = draw.random.choice(BOUNDARIES), round(10 ** draw.random.uniform(0.0, 2.5))
+        draw.faults.append(Fault("boundary", node, 0.0, _brief(draw), boundary, count=passage))
+
+
+def _brief(draw: _Draw) -> float:
+    """For how long a process is down that is to be killed many times."""
+    return round(draw.random.uniform(0.02, 0.6), 3)
 
 
 def _draw_some(draw: _Draw, kinds: Sequence[Callable[[_Draw], None]], intensities: Sequence[float]) -> None:
@@ -261,3 +297,18 @@ _KINDS: tuple[Callable[[_Draw], None], ...] = (
 )
 _REAL_KINDS = (_draw_narrow, _draw_broker_pause)
 """What nothing in a simulation can suffer from."""
+_TROUBLES: tuple[Callable[[_Draw], None], ...] = (
+    _draw_messages,
+    _draw_delay,
+    _draw_partition,
+    _draw_pause,
+    _draw_zombie,
+    _draw_disk,
+    _draw_throws,
+    _draw_refuses,
+    _draw_slow,
+    _draw_starts,
+    _draw_garbage,
+    *_REAL_KINDS,
+)
+"""What a soak does beside its kills."""

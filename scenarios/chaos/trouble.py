@@ -5,10 +5,10 @@ nothing of a domain: what a handler did and what was counted are committed toget
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
 from actors.handlers import action as action_mark
@@ -16,6 +16,8 @@ from actors.handlers import compensation as compensation_mark
 from actors.handlers import unconditional_compensation as unconditional_mark
 from actors.messages import Command
 from actors.state import Verb
+from broker.codec import unpack
+from persistence.transaction import Transaction
 from scenarios.scenario import Conduct, Domain
 
 EFFECTS = "counted_effects"
@@ -138,3 +140,12 @@ class Troubles:
         key = f"{command.saga_id}/{command.step}/{verb}"
         times, first = transaction.get(EFFECTS, key) or (0, next(self.numbers))
         transaction.put(EFFECTS, key, [times + 1, first])
+
+
+def counted_twice(tx: Transaction, services: Iterable[str]) -> Iterator[str]:
+    """The effects that were counted more than once, in words."""
+    for service in services:
+        for key, stored in tx.scan(f"{service}.{EFFECTS}"):
+            times, _ = cast(list[int], unpack(stored))
+            if times > 1:
+                yield f"{key.decode()} took effect {times} times"
