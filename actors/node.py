@@ -22,7 +22,8 @@ from persistence.group_commit import GroupCommit
 logger = logging.getLogger("sagasim.node")
 
 MAX_DEAD_LETTERS: Final = 16
-"""How many envelopes of one message have a dead letter each: the rest share one, or 16 KiB could make a megabyte."""
+"""How many unreadable envelopes of one message have a dead letter each: the rest share one, or 16 KiB could make a
+megabyte."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,11 @@ class Turns:
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._scheduled = False
 
+    @property
+    def pending(self) -> int:
+        """How many wait for their turn."""
+        return len(self._waiting)
+
     def time(self) -> float:
         return self._loop.time()
 

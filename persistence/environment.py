@@ -91,7 +91,10 @@ class Environment:
             try:
                 handles, epoch = claim(path, database, tables, lock.last_epoch)
             except MapFullError:  # its last life left not a page of the map
-                database.set_mapsize(doubled(path, database, max_map_size_bytes))
+                try:
+                    database.set_mapsize(doubled(path, database, max_map_size_bytes))
+                except lmdb.Error as error:
+                    raise DiskError(f"{path}: its map cannot grow: {error}") from error
                 handles, epoch = claim(path, database, tables, lock.last_epoch)
             lock.record(epoch)
         except BaseException:

@@ -218,10 +218,13 @@ async def _end(node: Node, actors: list[ActorRef[SagaSupervisor] | ActorRef[Serv
     for actor in actors:
         if actor.is_alive():
             actor.stop(block=False)
-    await asyncio.sleep(0)  # their last turn: what it decides is saved too
-    node.committer.close()
+    assert isinstance(node.turns, Turns)
     with suppress(TimeoutError):
         async with asyncio.timeout(END_SECONDS):
+            await asyncio.sleep(0)  # their last turns, then those of the sagas: what these decide is saved too
+            while node.turns.pending:
+                await asyncio.sleep(0)
+            node.committer.close()
             while node.committer.pending or node.batcher.unacknowledged:
                 await asyncio.sleep(0.01)
 

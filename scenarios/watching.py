@@ -144,13 +144,13 @@ class Stores:
                 if saga_id not in states and (found := snapshots.load(tx, saga_id)):
                     states[saga_id] = _step_states(view, from_snapshot(found.snapshot))
             view.sagas_by_phase = _phases(tx, active)
+            self._ended_seen += len(ended)  # whatever becomes of this look: none is counted twice
             sagas = [journey.saga_id for journey in ended if journey.end in SAGA_ENDS and not journey.ended_before]
             view.tally.update(tx, sagas, active)
         view.parked, view.stalled, view.latest_states = parked, late, states
         if load is not None:
             ends = [journey.ended_at for journey in ended if not journey.ended_before]
             view.pace.add(end - load.begun_at for end in ends if end is not None)
-            self._ended_seen += len(ended)
 
     def life(self, saga_id: str) -> Life | None:
         """All there is about one saga; None if it has none, or cannot be read just now."""

@@ -180,18 +180,22 @@ class SagaTracer:
         """At a coordinator's start: what ended shortly before may have been lost with its last life, told or not."""
         since = self._node.now() - AGAIN_SECONDS
         with self._node.environment.read() as tx:
-            latest = islice(tx.scan(snapshots.FINISHED, reverse=True), MAX_AGAIN)
-            records = [from_snapshot(snapshot) for _, snapshot in latest]
-        self._tell_next([record for record in records if record.updated_at > since])
+            latest = [snapshot for _, snapshot in islice(tx.scan(snapshots.FINISHED, reverse=True), MAX_AGAIN)]
+        self._tell_next(latest, since)
+
+    def _tell_next(self, stored: list[bytes], since: float) -> None:
+        """A few at a time: a node that has just started has more important things to do."""
+        for snapshot in stored[:AGAIN_A_TURN]:
+            self._tell_stored(snapshot, since)
+        if left := stored[AGAIN_A_TURN:]:
+            self._node.loop.call_later(AGAIN_PAUSE_SECONDS, self._tell_next, left, since)
 
     @_harmless(None)
-    def _tell_next(self, records: list[Record]) -> None:
-        """A few at a time: a node that has just started has more important things to do."""
-        with self._node.environment.read() as tx:
-            for record in records[:AGAIN_A_TURN]:
+    def _tell_stored(self, snapshot: bytes, since: float) -> None:
+        record = from_snapshot(snapshot)
+        if record.updated_at > since:
+            with self._node.environment.read() as tx:
                 self._tell(tx, record, ended=True)
-        if left := records[AGAIN_A_TURN:]:
-            self._node.loop.call_later(AGAIN_PAUSE_SECONDS, self._tell_next, left)
 
     def _tell(self, tx: Transaction, record: Record, *, ended: bool) -> None:
         trace_id = trace_id_of(record.saga_id)

@@ -290,6 +290,22 @@ def test_a_map_without_room_is_enlarged_at_open(make: MakeEnvironment) -> None:
     again.close()
 
 
+def test_a_map_that_cannot_grow_at_open_is_one_line(make: MakeEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no room for a larger map the database does not open, and is as it was."""
+    environment = make(map_size_bytes=1 << 20, max_map_size_bytes=1 << 20)
+    records = fill(environment)
+    environment.close()
+    tables = ("a", *(f"further-{number}-{'x' * 400}" for number in range(60)))
+    with monkeypatch.context() as patched:
+        patched.setattr("persistence.environment.doubled", lambda *_: 1 << 60)
+        with pytest.raises(DiskError, match="its map cannot grow"):
+            Environment.open(environment.path, tables, map_size_bytes=1 << 20, sync=False)
+    again = Environment.open(environment.path, tables, map_size_bytes=1 << 20, sync=False)
+    with again.read() as tx:
+        assert tx.count("a") == records
+    again.close()
+
+
 def test_grown_map_is_remembered(make: MakeEnvironment) -> None:
     """A database that has outgrown the first size opens with the size that it has reached."""
     environment = make(map_size_bytes=1 << 20)
