@@ -6,13 +6,17 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from broker.port import BrokerError
+from broker.server import EmbeddedServer
 from scenarios import cluster as cluster_module
+from scenarios import kept_broker
 from scenarios.chaos.crash_point import FIRED_FILE
 from scenarios.cluster import STOP_SECONDS, Cluster
+from scenarios.kept_broker import KeptBroker
 from scenarios.scenario import SERVICES, Fault
 
 LIMIT_SECONDS = 20.0
@@ -128,3 +132,48 @@ def test_a_cluster_that_cannot_read_what_was_done_fails(data: Path) -> None:
         await cluster.stop()
 
     asyncio.run(live())
+
+
+class SlowServer:
+    """A broker whose process is there before it is ready, which takes until `ready`."""
+
+    def __init__(self) -> None:
+        self.ends, self.ready = asyncio.Event(), asyncio.Event()
+        self.starts = 0
+
+    @property
+    def pid(self) -> int:
+        if self.ends.is_set():
+            raise BrokerError("the embedded server is not running")
+        return 1 + self.starts
+
+    async def wait(self) -> int:
+        await self.ends.wait()
+        return -signal.SIGSEGV
+
+    async def start(self) -> None:
+        self.ends.clear()
+        self.starts += 1
+        await self.ready.wait()
+
+
+def test_a_broker_that_is_not_ready_yet_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To kill it then would end its start, and its store would not be deleted: whoever wants that waits."""
+    monkeypatch.setattr(kept_broker, "RESTART_SECONDS", 0.0)
+    ended: list[tuple[int, int | None]] = []
+
+    async def live() -> None:
+        server = SlowServer()
+        broker = KeptBroker(cast(EmbeddedServer, server), lambda pid, status: ended.append((pid, status)))
+        keeping = asyncio.create_task(broker.keep())
+        await asyncio.sleep(0)  # its first turn
+        assert broker.pid == 1
+        server.ends.set()
+        await until(lambda: server.starts == 1)
+        assert broker.pid == 0
+        server.ready.set()
+        await until(lambda: broker.pid == 2)
+        keeping.cancel()
+
+    asyncio.run(live())
+    assert ended == [(1, -signal.SIGSEGV)]
