@@ -71,10 +71,6 @@ class Zombie:
     process: asyncio.subprocess.Process
     end: asyncio.Task[bool]
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
 
 @dataclass(slots=True)
 class Cluster:
@@ -102,7 +98,7 @@ class Cluster:
     _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
     _broker: KeptBroker | None = None
     _broker_task: asyncio.Task[None] | None = None
-    _stopping: bool = False
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.fired = read_fired(self.data)
@@ -203,10 +199,13 @@ class Cluster:
         pid = self.pid(node)
         if not pid or pid in self._sleeping:
             return False
+        try:
+            os.kill(pid, signal.SIGSTOP)
+        except ProcessLookupError:  # it has just died, which the loop is about to hear
+            return False
+        self._sleeping[pid] = asyncio.get_running_loop().call_later(seconds, self.wake, pid)
         if not quietly:
             self.say(f"pause {node} for {seconds:g} s")
-        self._sleeping[pid] = asyncio.get_running_loop().call_later(seconds, self.wake, pid)
-        os.kill(pid, signal.SIGSTOP)
         return True
 
     def wake(self, pid: int) -> None:
@@ -258,23 +257,21 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop the nodes properly; by force if one takes too long. The broker is left to its owner."""
-        self._stopping = True
+        self._stopping.set()
         self.wake_all()  # a stopped process would not hear that it is to end
         if self._broker_task is not None:
             self._broker_task.cancel()
-        processes: list[tuple[str, asyncio.subprocess.Process, asyncio.Task[Any]]]
-        processes = [(zombie.role, zombie.process, zombie.end) for zombie in self._zombies]
-        processes += [(m.role, m.process, m.task) for m in self._members.values() if m.process and m.task]
-        for _, process, _ in processes:
-            _signal(process, signal.SIGTERM)
-        tasks = [task for _, _, task in processes]
-        if not tasks:
+        ending: dict[asyncio.Task[Any], _Member | Zombie] = {zombie.end: zombie for zombie in self._zombies}
+        ending |= {member.task: member for member in self._members.values() if member.task is not None}
+        if not ending:
             return
-        _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
-        for role, process, task in processes:
-            if task in late:
-                self.tell(f"{role} did not stop in {STOP_SECONDS:g} s and was killed")
-                _signal(process, signal.SIGKILL)
+        for kept in ending.values():
+            _signal(kept.process, signal.SIGTERM)
+        _, late = await asyncio.wait(ending, timeout=STOP_SECONDS)
+        for task in late:
+            kept = ending[task]
+            self.tell(f"{kept.role} did not stop in {STOP_SECONDS:g} s and was killed")
+            _signal(kept.process, signal.SIGKILL)
         if late:
             await asyncio.wait(late)
 
@@ -285,8 +282,7 @@ class Cluster:
             return
         member = self._members[node]
         member.expected, member.down_seconds = True, down_seconds
-        if member.process is not None:
-            _signal(member.process, signal.SIGKILL)
+        _signal(member.process, signal.SIGKILL)
 
     def _forget_sleeper(self, pid: int) -> None:
         """A process that has ended needs no waking, and its id may be another's by then."""
@@ -296,22 +292,27 @@ class Cluster:
     # --- nodes -----------------------------------------------------------------------------------------------
 
     async def _keep(self, member: _Member) -> None:
-        while not self._stopping:
-            fault = self._next_internal(member.role)
-            try:
-                await self._spawn(member, fault)
-            except OSError as error:
-                self.failure = ClusterError(f"{member.role} cannot be started: {error}")
-                return
-            assert member.process is not None
-            status = await member.process.wait()
-            self._forget_sleeper(member.process.pid)
-            if self._stopping:
-                return
-            self._on_death(member, fault, status)
-            if self.failure is not None:
-                return
-            await asyncio.sleep(member.down_seconds)
+        try:
+            while not self._stopping.is_set() and self.failure is None:
+                await self._live(member)
+        except OSError as error:
+            self.failure = ClusterError(f"{member.role} cannot be kept running: {error}")
+
+    async def _live(self, member: _Member) -> None:
+        """One life of a node, and how long it is down afterwards. Raises OSError."""
+        fault = self._next_internal(member.role)
+        process = await self._spawn(member, fault)
+        if self._stopping.is_set():  # while it was being started: nobody has told it yet
+            _signal(process, signal.SIGTERM)
+        status = await process.wait()
+        self._forget_sleeper(process.pid)
+        if self._stopping.is_set():
+            return
+        self._on_death(member, fault, status)
+        if self.failure is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(member.down_seconds):
+                    await self._stopping.wait()
             member.down_seconds, member.expected = RESTART_SECONDS, False
 
     def _has_been_ready(self, member: _Member) -> bool:
@@ -320,7 +321,7 @@ class Cluster:
             member.was_ready = is_ready(self.data, member.role, member.process.pid)
         return member.was_ready
 
-    async def _spawn(self, member: _Member, fault: Kill | Fault | None) -> None:
+    async def _spawn(self, member: _Member, fault: Kill | Fault | None) -> asyncio.subprocess.Process:
         command = [sys.executable, str(RUN_SIM), "serve", member.role, "--data", str(self.data), "--with-parent"]
         command += self.arguments
         if member.role in self.url_files:
@@ -333,6 +334,7 @@ class Cluster:
                 *command, stdin=asyncio.subprocess.PIPE, stdout=errors, stderr=errors
             )
         member.starts += 1
+        return member.process
 
     def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
@@ -408,7 +410,7 @@ def _most_failed_starts(status: int) -> int:
     return MAX_DEATHS_AT_START if status > 0 and status != NOT_YET else MAX_FAILED_STARTS
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
+def _signal(process: asyncio.subprocess.Process | None, number: signal.Signals) -> None:
+    if process is not None and process.returncode is None:
         with suppress(ProcessLookupError):
             process.send_signal(number)

@@ -18,12 +18,12 @@ class KeptBroker:
         self._server = server
         self._on_end = on_end
         self._down_seconds = RESTART_SECONDS
-        self._expected = False  # its death is one of ours
+        self._expected = False  # its death is one of ours, or it has died and is not ready yet
         self._wipe = False
 
     @property
     def pid(self) -> int:
-        """0 unless it is up, and not about to be killed by us."""
+        """0 unless it is up and ready, and not about to be killed by us."""
         try:
             return 0 if self._expected else self._server.pid
         except BrokerError:  # it has died, and is about to be started again
@@ -40,6 +40,7 @@ class KeptBroker:
             pid = self.pid
             status = await self._server.wait()
             self._on_end(pid, None if self._expected else status)
+            self._expected = True  # until it is ready again nobody else kills it
             await asyncio.sleep(self._down_seconds)
             if self._wipe:
                 self._server.wipe()

@@ -52,7 +52,7 @@ class Desk:
         self._coordinator = coordinator
         self._known = {RUNNING: coordinator.begin(RUNNING), PARKED: coordinator.play(PARKED, refusing("capture"))}
 
-    def publish(self, _subject: str, payload: bytes, _id: str, done: object) -> None:
+    def publish(self, _subject: str, payload: bytes, _id: str, done: object, headers: object = None) -> None:
         for envelope in codec.decode(payload):
             message = from_envelope(envelope)
             assert isinstance(message, Control)
@@ -214,6 +214,6 @@ def test_to_quit_is_to_interrupt(bench: Bench) -> None:
 def test_a_coordinator_that_does_not_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever, and nothing is claimed to have been done."""
     monkeypatch.setattr(operate, "ANSWER_SECONDS", 0.01)
-    monkeypatch.setattr(bench.desk, "publish", lambda *_: None)
+    monkeypatch.setattr(bench.desk, "publish", lambda *_, **__: None)
     assert bench.press_and_wait("x", RUNNING).endswith("nothing has come of it in 0.01 s; it is running")
     assert bench.faults == bench.helm.done == []

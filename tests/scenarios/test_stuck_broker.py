@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +26,12 @@ class Picky:
         self.published: dict[str, bytes] = {}
 
     def publish(
-        self, subject: str, payload: bytes, message_id: str, done: Callable[[PublishError | None], None]
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        done: Callable[[PublishError | None], None],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.published[subject] = payload
         done(PublishError("not acknowledged") if subject in self.stuck else None)
