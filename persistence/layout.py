@@ -122,7 +122,7 @@ def _meta(path: Path, data: bytes, number: int) -> Header:
     size = RECORD.unpack(free)[0]
     if not 256 <= size <= 65536 or size & (size - 1):
         raise corrupt(path, f"meta page {number} has the impossible page size {size}")
-    # A commit writes the meta page of its transaction's parity.
-    if last_page < 1 or (transaction and transaction % 2 != number):
+    # A commit writes the meta page of its transaction's parity, and no page beyond the map.
+    if not 1 <= last_page < map_size // size or (transaction and transaction % 2 != number):
         raise corrupt(path, f"meta page {number} contradicts itself")
     return Header(map_size, size, last_page, transaction, (tree(free), tree(main)))

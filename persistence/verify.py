@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from persistence.errors import from_os
 from persistence.layout import (
@@ -36,6 +38,7 @@ _MAX_PROBLEMS = 100
 _LIVE_ATTEMPTS = 5
 _FREE, _TABLES = "the free pages", "the tables"
 
+Rank = Any  # of a key: what the keys of its tree are ordered by, bytes or a number
 Take = Callable[[bytes, bytes, bool], None]  # a record's key, its value, and whether that is a table's record
 
 
@@ -80,7 +83,7 @@ class _Found:
     """What was counted in one tree; `rank` is what its keys are ordered by."""
 
     name: str
-    rank: Callable[[bytes], bytes | int]
+    rank: Callable[[bytes], Rank]
     take: Take | None
     branches: int = 0
     leaves: int = 0
@@ -98,8 +101,8 @@ class _Survey:
         self._header = header
         self._size = header.page_size_bytes
         self._pages = min(os.fstat(fd).st_size // self._size, header.last_page + 1)
-        self._in_use = bytearray(header.last_page + 1)
-        self._is_free = bytearray(header.last_page + 1)
+        self._in_use = bytearray(self._pages)
+        self._free_pages: set[int] = set()
         self._named: list[tuple[str, Tree]] = []
         self.problems: list[str] = []
         self.miscounts: list[str] = []
@@ -176,12 +179,9 @@ class _Survey:
     def _check_order(
         self, found: _Found, number: int, keys: list[bytes], low: bytes | None, high: bytes | None
     ) -> None:
-        bounded = [*([] if low is None else [low]), *keys, *([] if high is None else [high])]
-        ranks = list(map(found.rank, bounded))
-        falls = [i for i in range(1, len(ranks)) if not ranks[i - 1] < ranks[i]]  # type: ignore[operator]
-        if low is not None and keys and keys[0] == low:
-            falls = falls[1:]
-        if falls:
+        ranks = [found.rank(key) for key in keys]
+        rise = all(before < after for before, after in pairwise(ranks))
+        if not rise or (keys and not _is_within(ranks[0], ranks[-1], found.rank, low, high)):
             self._say(found.name, f"the keys of page {number} are not in order")
 
     # --- values ------------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class _Survey:
         if len(value) != RECORD.size:
             self._say(_TABLES, f"the record of {key!r:.80} has {len(value)} bytes")
             return
-        self._named.append((f"table {key.decode('utf-8', 'replace')}", tree(value)))
+        self._named.append((f"table {key.decode('utf-8', 'replace')!r}", tree(value)))
 
     def _take_free(self, key: bytes, value: bytes, _: bool) -> None:
         """What one transaction has freed: how many pages, and which, in falling order."""
@@ -237,23 +237,26 @@ class _Survey:
 
     def _free(self, transaction: int, numbers: list[int]) -> None:
         last = self._header.last_page
-        falling = all(numbers[i - 1] > numbers[i] for i in range(1, len(numbers)))
+        falling = all(before > after for before, after in pairwise(numbers))
         if not falling or (numbers and not 2 <= numbers[-1] <= numbers[0] <= last):
             self._say(_FREE, f"the record of transaction {transaction} names pages that cannot be")
             return
-        for number in numbers:
-            if self._is_free[number]:
-                self._say(_FREE, f"page {number} is free twice")
-            self._is_free[number] = 1
+        if not self._free_pages.isdisjoint(numbers):
+            self._say(_FREE, f"the record of transaction {transaction} names pages that another one names too")
+        self._free_pages.update(numbers)
 
     def _check_free(self) -> None:
         """A page is in use or free."""
-        both = [number for number in range(2, len(self._in_use)) if self._in_use[number] and self._is_free[number]]
-        for number in both:
-            self._say(_FREE, f"page {number} is in use too")
-        lost = self._header.last_page - 1 - sum(self._in_use) - sum(self._is_free) + len(both)
+        for number in sorted(self._free_pages):
+            if number < self._pages and self._in_use[number]:
+                self._say(_FREE, f"page {number} is in use too")
+        lost = self._header.last_page - 1 - sum(self._in_use) - len(self._free_pages)
         if lost:
             self.miscounts.append(f"{_FREE}: {lost} pages are neither free nor in use")
+
+
+def _is_within(first: Rank, last: Rank, rank: Callable[[bytes], Rank], low: bytes | None, high: bytes | None) -> bool:
+    return (low is None or rank(low) <= first) and (high is None or last < rank(high))
 
 
 def _key(page: bytes, offset: int) -> bytes:

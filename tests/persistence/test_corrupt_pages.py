@@ -101,7 +101,10 @@ def opens(path: Path, content: bytes) -> bool:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("kind", STRUCTURE)
 def test_a_damaged_page_is_found_at_open(sample: Sample, tmp_path: Path, kind: str, damage: str) -> None:
-    """Every page that LMDB needs to find its way, whatever has become of it; the line names file and place."""
+    """Every page that LMDB needs to find its way, whatever has become of it; the line names file and place.
+
+    (Of a lost write that is so where the older page has other keys, as in this sample.)
+    """
     numbers = sample.kinds[kind]
     changed = 0
     for number in numbers if len(numbers) < 4 else random.Random(kind).sample(numbers, 4):

@@ -143,6 +143,14 @@ def test_misdirected_meta_page(data: Path) -> None:
         read_header(data)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_last_page_beyond_the_map(data: Path, number: int) -> None:
+    """A meta page that claims more pages than there can be is found before room is made for them."""
+    overwrite(data, number * PAGE + 16 + 24 + 2 * 48, b"\xff\xff\xff\xff\xff\xff\xff\x7f")
+    with pytest.raises(CorruptError, match=f"meta page {number} contradicts itself"):
+        Environment.open(data.parent, ("a", "b"))
+
+
 def test_reference_out_of_the_file(data: Path) -> None:
     """A page that refers to one beyond the end of the file is found before anybody follows it."""
     branch = page_of_table(data, 0x01)[-1] * PAGE
