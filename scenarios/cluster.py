@@ -27,6 +27,7 @@ from scenarios.chaos.crash_point import (
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
+from scenarios.members import Member, Zombie, send_signal
 from scenarios.places import BROKER, COORDINATOR, SERVICES
 from scenarios.serving import IN_VAIN, NOT_YET, is_ready, ready_path
 
@@ -43,33 +44,6 @@ OVERTAKEN = "overtaken: this process holds epoch"
 
 class ClusterError(Exception):
     """A node cannot be kept running; one clear line."""
-
-
-@dataclass(slots=True)
-class _Member:
-    """One node: its process, and how often it has been started."""
-
-    role: str
-    process: asyncio.subprocess.Process | None = None
-    starts: int = 0
-    failed_starts: int = 0
-    down_seconds: float = RESTART_SECONDS
-    expected: bool = False  # its death is one of ours
-    was_ready: bool = False  # in any of its lives
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def runs(self) -> bool:
-        return self.process is not None and self.process.returncode is None
-
-
-@dataclass(slots=True)
-class Zombie:
-    """A process that has a successor and does not know it. `end` is done when it has ended: True if it was fenced."""
-
-    role: str
-    process: asyncio.subprocess.Process
-    end: asyncio.Task[bool]
 
 
 @dataclass(slots=True)
@@ -93,7 +67,7 @@ class Cluster:
     zombies_fenced: int = 0
     killed: Counter[tuple[str, str]] = field(default_factory=Counter)
     failure: ClusterError | None = None
-    _members: dict[str, _Member] = field(default_factory=dict)
+    _members: dict[str, Member] = field(default_factory=dict)
     _zombies: list[Zombie] = field(default_factory=list)
     _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
     _broker: KeptBroker | None = None
@@ -108,7 +82,7 @@ class Cluster:
         """Start the nodes, and keep everything running from now on."""
         (self.data / "logs").mkdir(exist_ok=True)
         for role in (COORDINATOR, SERVICES):
-            member = _Member(role)
+            member = Member(role)
             self._members[role] = member
             member.task = asyncio.create_task(self._keep(member))
         if self.server is not None:
@@ -261,17 +235,17 @@ class Cluster:
         self.wake_all()  # a stopped process would not hear that it is to end
         if self._broker_task is not None:
             self._broker_task.cancel()
-        ending: dict[asyncio.Task[Any], _Member | Zombie] = {zombie.end: zombie for zombie in self._zombies}
+        ending: dict[asyncio.Task[Any], Member | Zombie] = {zombie.end: zombie for zombie in self._zombies}
         ending |= {member.task: member for member in self._members.values() if member.task is not None}
         if not ending:
             return
         for kept in ending.values():
-            _signal(kept.process, signal.SIGTERM)
+            send_signal(kept.process, signal.SIGTERM)
         _, late = await asyncio.wait(ending, timeout=STOP_SECONDS)
         for task in late:
             kept = ending[task]
             self.tell(f"{kept.role} did not stop in {STOP_SECONDS:g} s and was killed")
-            _signal(kept.process, signal.SIGKILL)
+            send_signal(kept.process, signal.SIGKILL)
         if late:
             await asyncio.wait(late)
 
@@ -282,7 +256,7 @@ class Cluster:
             return
         member = self._members[node]
         member.expected, member.down_seconds = True, down_seconds
-        _signal(member.process, signal.SIGKILL)
+        send_signal(member.process, signal.SIGKILL)
 
     def _forget_sleeper(self, pid: int) -> None:
         """A process that has ended needs no waking, and its id may be another's by then."""
@@ -291,19 +265,19 @@ class Cluster:
 
     # --- nodes -----------------------------------------------------------------------------------------------
 
-    async def _keep(self, member: _Member) -> None:
+    async def _keep(self, member: Member) -> None:
         try:
             while not self._stopping.is_set() and self.failure is None:
                 await self._live(member)
         except OSError as error:
             self.failure = ClusterError(f"{member.role} cannot be kept running: {error}")
 
-    async def _live(self, member: _Member) -> None:
+    async def _live(self, member: Member) -> None:
         """One life of a node, and how long it is down afterwards. Raises OSError."""
         fault = self._next_internal(member.role)
         process = await self._spawn(member, fault)
         if self._stopping.is_set():  # while it was being started: nobody has told it yet
-            _signal(process, signal.SIGTERM)
+            send_signal(process, signal.SIGTERM)
         status = await process.wait()
         self._forget_sleeper(process.pid)
         if self._stopping.is_set():
@@ -315,13 +289,13 @@ class Cluster:
                     await self._stopping.wait()
             member.down_seconds, member.expected = RESTART_SECONDS, False
 
-    def _has_been_ready(self, member: _Member) -> bool:
+    def _has_been_ready(self, member: Member) -> bool:
         """Whether any of its lives has been ready; looks at the present one."""
         if not member.was_ready and member.process is not None:
             member.was_ready = is_ready(self.data, member.role, member.process.pid)
         return member.was_ready
 
-    async def _spawn(self, member: _Member, fault: Kill | Fault | None) -> asyncio.subprocess.Process:
+    async def _spawn(self, member: Member, fault: Kill | Fault | None) -> asyncio.subprocess.Process:
         command = [sys.executable, str(RUN_SIM), "serve", member.role, "--data", str(self.data), "--with-parent"]
         command += self.arguments
         if member.role in self.url_files:
@@ -336,7 +310,7 @@ class Cluster:
         member.starts += 1
         return member.process
 
-    def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
+    def _on_death(self, member: Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
         boundary = ""
         if fault is not None and self._has_fired(fault):
@@ -408,9 +382,3 @@ class Cluster:
 def _most_failed_starts(status: int) -> int:
     """What ends by itself will do so again; what is killed, or finds its lock or its broker taken, may start yet."""
     return MAX_DEATHS_AT_START if status > 0 and status != NOT_YET else MAX_FAILED_STARTS
-
-
-def _signal(process: asyncio.subprocess.Process | None, number: signal.Signals) -> None:
-    if process is not None and process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.send_signal(number)

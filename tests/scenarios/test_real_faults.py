@@ -35,35 +35,32 @@ def said(sim: Sim, node: str, words: str) -> int:
 
 
 def test_nodes_are_killed_paused_and_overtaken(sim: Sim) -> None:
-    """Crashes in a row, at a boundary, pauses; and of each node a zombie: a stopped process whose successor has taken
-    its directory finds itself fenced when it wakes, says so in one line, and ends. What the directory says was
-    carried out in an earlier run is not done again."""
+    """Crashes in a row, at a boundary, pauses; and a zombie: a stopped process whose successor has taken its
+    directory finds itself fenced when it wakes, says so in one line, and ends. What the directory says was carried
+    out in an earlier run is not done again. The coordinator's zombie is a scenario of the house."""
     (sim.home / "data").mkdir()
-    done = Fault("crash", SERVICES, 3.0, 0.1)
+    done = Fault("crash", SERVICES, 2.0, 0.1)
     (sim.home / "data" / FIRED_FILE).write_text(f"{to_text(done)}\n")
     result = lived(
         sim,
         """
-        Fault("zombie", COORDINATOR, 0.05, 1.5, value=0.1),
-        Fault("zombie", SERVICES, 0.05, 1.5, value=0.1),
-        Fault("pause", SERVICES, 2.5, 0.3),
-        Fault("pause", COORDINATOR, 2.5, 0.3),
-        Fault("crash", SERVICES, 3.0, 0.1),
-        Fault("crash", COORDINATOR, 3.0, 0.1, count=2),
+        Fault("zombie", SERVICES, 0.05, 1.0, value=0.1),
+        Fault("pause", SERVICES, 1.5, 0.3),
+        Fault("pause", COORDINATOR, 1.5, 0.3),
+        Fault("crash", SERVICES, 2.0, 0.1),
+        Fault("crash", COORDINATOR, 2.0, 0.1, count=2),
         Fault("boundary", SERVICES, 0.0, 0.1, "commit.before", count=30),
         """,
     )
     kinds = Counter(text.split()[0] for text in result["faults_injected"])
-    assert kinds == {"zombie": 2, "pause": 2, "crash": 2, "boundary": 1}
+    assert kinds == {"zombie": 1, "pause": 2, "crash": 2, "boundary": 1}
     assert result["faults_injected"][0] == str(done)
     fired = (sim.home / "data" / FIRED_FILE).read_text().splitlines()
     assert Counter(map(from_text, fired))[done] == 1
-    assert result["counters"]["zombies_fenced"] == 2
-    logs = sim.home / "data" / "logs"
-    for node in (COORDINATOR, SERVICES):
-        (line,) = (logs / f"{node}.stderr").read_text().splitlines()
-        assert OVERTAKEN in line
-        assert line.endswith("has claimed the database; this process must stop")
+    assert result["counters"]["zombies_fenced"] == 1
+    (line,) = (sim.home / "data" / "logs" / f"{SERVICES}.stderr").read_text().splitlines()
+    assert OVERTAKEN in line
+    assert line.endswith("has claimed the database; this process must stop")
 
 
 def test_disks_the_broker_and_the_lines_to_it_fail(sim: Sim) -> None:
