@@ -11,7 +11,6 @@ from broker.simulated import Faults
 from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import COORDINATOR, Fault
-from scenarios.shop.domain import SHOP
 from scenarios.simulation.disk import DiskFaults
 from scenarios.simulation.strikes import Strikes
 from scenarios.simulation.trace import Trace
@@ -64,7 +63,7 @@ def test_the_strongest_of_what_overlaps_holds_until_it_ends_itself() -> None:
     )
     node = SimpleNamespace(name=COORDINATOR, up=True, client=SimpleNamespace(name="main"), disk_faults=DiskFaults())
     world = SimpleNamespace(loop=clock, broker=broker, coordinator=node)
-    troubles = Troubles(Random(1), SHOP)
+    troubles = Troubles(Random(1), frozenset())
     strikes = Strikes(plan, Trace(clock.time), troubles)
     strikes._world = cast(SimulatedWorld, world)
     for fault in faults:

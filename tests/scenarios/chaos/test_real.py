@@ -2,13 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from actors.handlers import ServiceHandlers
 from actors.messages import Command
 from actors.state import Verb
 from broker.server import EmbeddedServer
@@ -17,9 +19,9 @@ from scenarios.chaos.faults import Fault
 from scenarios.chaos.lines import Lines
 from scenarios.chaos.moods import MOODS_FILE, troubled, write_moods
 from scenarios.chaos.real import RealFaults
-from scenarios.chaos.trouble import Mood
+from scenarios.chaos.trouble import Mood, never_refused
 from scenarios.cluster import Cluster
-from scenarios.scenario import COORDINATOR, SERVICES
+from scenarios.scenario import COORDINATOR, SERVICES, Conduct, ScenarioError
 from scenarios.serving import Access
 from scenarios.shop.domain import SHOP
 from scenarios.stories import happy
@@ -267,3 +269,15 @@ def test_services_are_in_the_mood_that_the_file_says(tmp_path: Path) -> None:
     for seconds in (0.5, 0.0, 2.0):
         write_moods(tmp_path, {shipping.name: Mood(slow_seconds=seconds), "payment": Mood(slow_seconds=9.0)})
         assert delay(command) == seconds
+
+
+def test_what_an_author_never_refuses_is_asked_of_the_services_as_they_are_conducted(tmp_path: Path) -> None:
+    """They are made as their scenario makes them; what they raise is said in one line."""
+
+    def services(conducts: Mapping[str, Conduct]) -> list[ServiceHandlers]:
+        return list(SHOP.services({"payment": conducts["payment"]}))
+
+    scenario = replace(happy.scenario, domain=replace(SHOP, services=services), conducts={"payment": Conduct()})
+    assert (SHOP.entry_service, SHOP.entry_action) in never_refused(scenario)
+    with pytest.raises(ScenarioError, match="the domain's services: KeyError"):
+        troubled(replace(scenario, conducts={}), tmp_path)
