@@ -23,7 +23,7 @@ from scenarios.chaos.drawing import plan_of
 from scenarios.chaos.lines import Lines, need_lines
 from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.real import RealFaults, need_troubled_services
-from scenarios.cluster import Cluster
+from scenarios.cluster import Cluster, ClusterError
 from scenarios.cockpit.helm import Helm
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
@@ -325,7 +325,11 @@ class Run:
             if load.under_way == 0 or loop.time() - load.heard_at <= SILENCE_SECONDS:
                 told = False
                 continue
-            free = shutil.disk_usage(data).free
+            try:
+                free = shutil.disk_usage(data).free
+            except OSError as error:
+                cluster.failure = ClusterError(f"the run's directory is gone or cannot be read: {error}")
+                return
             if free < FULL_BYTES and not told:
                 told = True
                 self._heard_of_fault(f"the disk of {data} is full; everything waits until there is room")

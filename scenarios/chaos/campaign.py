@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable
 from broker.port import Broker
 from scenarios.chaos.kill import Kill
 from scenarios.chaos.operator import Operator
-from scenarios.chaos.plan import FaultPlan
+from scenarios.chaos.plan import FAULT_SECONDS, FaultPlan
 from scenarios.chaos.real import RealFaults
 from scenarios.cluster import Cluster
 from scenarios.load import Load
 
-FAULT_SECONDS = 60.0
-"""Faults that have no end of their own are in force for so long at most, or until nothing more moves."""
 QUIET_SECONDS = 3.0  # how long nothing may move before it is healed
 
 

@@ -64,6 +64,11 @@ class Hostile:
         if self._link is not None:
             await self._link.close()
 
+    def raise_failure(self) -> None:
+        """What has ended its shouting before it was closed, if anything has."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+
     # --- hearing -----------------------------------------------------------------------------------------------
 
     async def _listen(self, client: Client) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from random import Random
 
-from scenarios.chaos.trouble import Mood, Troubles
+from scenarios.chaos.trouble import Mood, Troubles, never_refused
 from scenarios.scenario import Scenario
 
 MOODS_FILE = "moods.json"
@@ -26,7 +26,7 @@ def write_moods(data: Path, moods: Mapping[str, Mood]) -> None:
 
 def troubled(scenario: Scenario, data: Path) -> Scenario:
     """The scenario for a node whose services are in the moods of the file, as it is at each command."""
-    troubles = Troubles(Random(), scenario.domain, refresh=_Reader(data / MOODS_FILE))
+    troubles = Troubles(Random(), never_refused(scenario), refresh=_Reader(data / MOODS_FILE))
     return replace(scenario, domain=troubles.applied_to(scenario.domain))
 
 

@@ -8,9 +8,9 @@ from actors.messages import RESUME, Control, to_envelope
 from broker import subjects
 from broker.batching import Batcher
 from broker.port import Broker
+from scenarios.chaos.plan import MAX_RESUMES
 from scenarios.scenario import COORDINATOR_NAME
 
-MAX_RESUMES = 5  # of one parked saga, before it may stay parked
 RESUME_SECONDS = 1.0  # between two of them
 
 

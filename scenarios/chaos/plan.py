@@ -7,6 +7,10 @@ from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.scenario import Domain, Scenario
 
+FAULT_SECONDS = 60.0
+"""Faults that have no end of their own are in force for so long at most: then it heals, whatever is still to come."""
+MAX_RESUMES = 5  # of one parked saga, before it may stay parked
+
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
+from typing import TypeVar
 
 from scenarios.chaos.faults import REAL, REPEATED, Fault
 from scenarios.chaos.hostile import Hostile
+from scenarios.chaos.in_force import InForce
 from scenarios.chaos.lines import Lines, need_lines
 from scenarios.chaos.moods import MOOD_OF, write_moods
 from scenarios.chaos.trouble import Mood
@@ -16,6 +18,8 @@ from scenarios.cluster import Cluster
 from scenarios.places import BROKER
 from scenarios.scenario import Domain
 from scenarios.serving import Access
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.01
 SUCCESSOR_SECONDS = 5.0
@@ -56,6 +60,7 @@ class RealFaults:
         self._lines = lines
         self._random = Random(f"{seed}/real")
         self._moods: defaultdict[str, Mood] = defaultdict(Mood)
+        self._in_force = InForce()
         self._hostile: Hostile | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if any(fault.kind in _HOSTILE for fault in self._faults):
@@ -73,7 +78,12 @@ class RealFaults:
 
     @property
     def pending(self) -> bool:
-        """Whether a fault is still to come or to end, by the clock."""
+        """Whether a fault is still to come or to end, by the clock. Raises what has gone wrong with one so far."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        if self._hostile is not None:
+            self._hostile.raise_failure()
         return not all(task.done() for task in self._tasks)
 
     async def heal(self) -> None:
@@ -82,13 +92,15 @@ class RealFaults:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        if self._lines is not None:
-            self._lines.heal()
-        if self._hostile is not None:
-            await self._hostile.close()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        try:
+            if self._lines is not None:
+                self._lines.heal()
+        finally:
+            if self._hostile is not None:
+                await self._hostile.close()
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     @property
     def counts(self) -> dict[str, int]:
@@ -172,60 +184,72 @@ class RealFaults:
         if fault.detail == "reset":
             line.reset()
             return
-        if fault.detail == "cut":
-            line.cut()
-        else:
-            line.half_open(to_server=fault.detail != "in", to_client=fault.detail != "out")
-        await asyncio.sleep(fault.seconds)
-        self._lines.mend(fault.target)
+        await self._hold(fault, fault.detail, lambda details: self._part(fault.target, details))
+
+    def _part(self, node: str, details: list[str]) -> None:
+        """Do to a line what is in force on it, and nothing else. Raises OSError; see `Lines.heal`."""
+        assert self._lines is not None
+        self._lines.mend(node)
+        if "cut" in details:
+            self._lines[node].cut()
+        elif details:
+            to_server, to_client = set(details) != {"in"}, set(details) != {"out"}
+            self._lines[node].half_open(to_server=to_server, to_client=to_client)
 
     async def _delay(self, fault: Fault) -> None:
-        assert self._lines is not None
+        def apply(values: list[float]) -> None:
+            assert self._lines is not None
+            for line in self._lines.each():
+                line.latency_seconds = max(values, default=0.0)
+
         self._cluster.note(fault)
-        for line in self._lines.each():
-            line.latency_seconds = max(line.latency_seconds, fault.value)
-        await asyncio.sleep(fault.seconds)
-        for line in self._lines.each():
-            line.latency_seconds = 0.0
+        await self._hold(fault, fault.value, apply)
 
     async def _narrow(self, fault: Fault) -> None:
-        assert self._lines is not None
+        def apply(values: list[float]) -> None:
+            assert self._lines is not None
+            self._lines[fault.target].bytes_per_second = max(1, int(min(values))) if values else 0
+
         self._cluster.note(fault)
-        self._lines[fault.target].bytes_per_second = max(1, int(fault.value))
-        await asyncio.sleep(fault.seconds)
-        self._lines[fault.target].bytes_per_second = 0
+        await self._hold(fault, fault.value, apply)
 
     async def _disk(self, fault: Fault) -> None:
         """A process that may write no file is told what a full disk tells it."""
         pid = await self._up(fault.target)
-        self._cluster.note(fault)
-        _limit_files(pid, 0)
-        try:
-            await asyncio.sleep(fault.seconds)
-        finally:
+
+        def apply(values: list[int]) -> None:
             if self._cluster.pid(fault.target) == pid:
-                _limit_files(pid, resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+                _limit_files(pid, 0 if pid in values else resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+
+        self._cluster.note(fault)
+        await self._hold(fault, pid, apply)
 
     async def _mood(self, fault: Fault) -> None:
-        mood, name = self._moods[fault.target], MOOD_OF[fault.kind]
-        self._cluster.note(fault)
-        try:
-            self._set_mood(mood, name, fault.value)
-            await asyncio.sleep(fault.seconds)
-        finally:
-            self._set_mood(mood, name, 0.0)
+        def apply(values: list[float]) -> None:
+            setattr(self._moods[fault.target], MOOD_OF[fault.kind], max(values, default=0.0))
+            write_moods(self._cluster.data, self._moods)
 
-    def _set_mood(self, mood: Mood, name: str, value: float) -> None:
-        setattr(mood, name, value)
-        write_moods(self._cluster.data, self._moods)
+        self._cluster.note(fault)
+        await self._hold(fault, fault.value, apply)
 
     async def _messages(self, fault: Fault) -> None:
         assert fault.detail in REPEATED
-        assert self._hostile is not None
+        hostile = self._hostile
+        assert hostile is not None
+
+        def apply(values: list[float]) -> None:
+            hostile.echoes = max(values, default=0.0)
+
         self._cluster.note(fault)
-        self._hostile.echoes = max(self._hostile.echoes, fault.value)
-        await asyncio.sleep(fault.seconds)
-        self._hostile.echoes = 0.0
+        await self._hold(fault, fault.value, apply)
+
+    async def _hold(self, fault: Fault, value: T, apply: Callable[[list[T]], None]) -> None:
+        """Let a value be in force as long as the fault lasts; `apply` hears all that are, of its kind and target."""
+        end = self._in_force.begin((fault.kind, fault.target), value, apply)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            end()
 
     async def _garbage(self, fault: Fault) -> None:
         assert self._hostile is not None

@@ -18,10 +18,15 @@ from actors.messages import Command
 from actors.state import Verb
 from broker.codec import unpack
 from persistence.transaction import Transaction
-from scenarios.scenario import Conduct, Domain
+from scenarios.calling import call
+from scenarios.scenario import Conduct, Domain, Scenario
 
 EFFECTS = "counted_effects"
 """A table of each service: "saga/step/do|undo" -> [how often, the number of the first]."""
+
+
+Spared = frozenset[tuple[str, str]]
+"""Services and their actions that must not be made to refuse."""
 
 
 class TroubleError(RuntimeError):
@@ -40,29 +45,16 @@ class Mood:
 @dataclass(slots=True)
 class Troubles:
     """The moods of all services over all lives of their nodes. `numbers` orders the effects of the whole world.
+    `spared` actions are never made to refuse.
 
     `refresh` is called before each command: moods that come from elsewhere are looked up then.
     """
 
     random: Random
-    domain: Domain
+    spared: Spared
     moods: dict[str, Mood] = field(default_factory=dict)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     refresh: Callable[["Troubles"], None] | None = None
-    spared: frozenset[tuple[str, str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        self.spared = frozenset(self._never_refused())
-
-    def _never_refused(self) -> Iterator[tuple[str, str]]:
-        """The entry, and actions whose compensation is unconditional: what that releases was taken before, and a
-        refused action is not undone; so their author may never refuse them."""
-        yield self.domain.entry_service, self.domain.entry_action
-        tables = {service.name: handlers_of(service) for service in self.domain.services({})}
-        for saga in self.domain.sagas.values():
-            for step in saga.steps:
-                if step.compensation in tables[step.service].unconditional:
-                    yield step.service, step.action
 
     def mood(self, service: str) -> Mood:
         return self.moods.setdefault(service, Mood())
@@ -149,3 +141,14 @@ def counted_twice(tx: Transaction, services: Iterable[str]) -> Iterator[str]:
             times, _ = cast(list[int], unpack(stored))
             if times > 1:
                 yield f"{key.decode()} took effect {times} times"
+
+
+def never_refused(scenario: Scenario) -> Spared:
+    """The entry, and actions whose compensation is unconditional: what that releases was taken before, and a refused
+    action is not undone; so their author may never refuse them. Raises ScenarioError."""
+    domain = scenario.domain
+    services = call("the domain's services", domain.services, scenario.conducts)
+    unconditional = {(service.name, name) for service in services for name in handlers_of(service).unconditional}
+    steps = [step for saga in domain.sagas.values() for step in saga.steps]
+    actions = [(step.service, step.action) for step in steps if (step.service, step.compensation) in unconditional]
+    return frozenset([(domain.entry_service, domain.entry_action), *actions])

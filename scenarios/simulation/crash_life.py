@@ -14,7 +14,7 @@ from broker import codec
 from broker.receipt import Probe
 from broker.simulated_store import Stored
 from persistence import snapshots
-from scenarios.chaos.trouble import Troubles
+from scenarios.chaos.trouble import Troubles, never_refused
 from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_paths import Case, laid_over
 from scenarios.simulation.disk import scratch_directory
@@ -123,7 +123,8 @@ class _World(SimulatedWorld):
         self._deliveries: Counter[str] = Counter()
         self._started_at = 0.0
         loop = SimulatedLoop(SEED)
-        troubles = Troubles(Random(SEED), scenario.domain)  # counts effects; any trouble is laid over by the path
+        # It counts effects; any trouble is laid over by the path.
+        troubles = Troubles(Random(SEED), never_refused(scenario))
         self.watcher = Watcher(scenario.domain.sagas, Trace(loop.time))
         super().__init__(
             scenario, SEED, directory, loop=loop, split=True, saga=saga, on_event=self._heard,

@@ -11,8 +11,9 @@ from random import Random
 from typing import Any, Final
 
 from actors.definition import Kind, Saga, Step
-from actors.handlers import Refused, ServiceHandlers, action, compensation, handlers_of
+from actors.handlers import Refused, ServiceHandlers, action, compensation
 from actors.messages import Command
+from scenarios.chaos.trouble import Spared
 from scenarios.scenario import PLACE, Conduct, Domain, Fate, Request, Scenario
 
 _DRAWS: Final = 64
@@ -69,13 +70,15 @@ def first_path(request: Request) -> Path:
     return Path(AS_DRAWN, request.fate, cancel_after_seconds=request.cancel_after_seconds)
 
 
-def failing_paths(saga: Saga, never_refused: frozenset[str], pivot_after_seconds: float | None) -> list[Path]:
+def failing_paths(saga: Saga, spared: Spared, pivot_after_seconds: float | None) -> list[Path]:
     """Every way in which a saga of this definition can fail to complete, and its cancel too late.
 
     `pivot_after_seconds` is how long after its start a saga was past its pivot, as its client heard it.
+    `spared` actions are never refused.
     """
     paths = [Path("rejected", Fate.REJECTED, PLACE)]
-    refusable = [s.name for s in saga.steps if s.kind is not Kind.RETRIABLE and s.name not in never_refused]
+    able = [step for step in saga.steps if (step.service, step.action) not in spared]
+    refusable = [step.name for step in able if step.kind is not Kind.RETRIABLE]
     for step in saga.steps:
         if step.name in refusable:
             paths.append(Path(f"{step.name}-refused", Fate.COMPENSATED, step.name))
@@ -105,16 +108,6 @@ def _is_last(saga: Saga, step: str, refusable: Sequence[str]) -> bool:
     for _ in saga.steps:  # as often as the longest chain is long
         before |= {needed for known in before for needed in saga.steps[saga.index[known]].after}
     return all(other in before for other in refusable)
-
-
-def never_refused(domain: Domain, saga: Saga) -> frozenset[str]:
-    """The steps whose compensation is unconditional: what they hold is older than the saga.
-
-    A refused step is not undone, so nobody would let go of it; such an action must not refuse.
-    """
-    services = domain.services({})
-    unconditional = {(service.name, name) for service in services for name in handlers_of(service).unconditional}
-    return frozenset(step.name for step in saga.steps if (step.service, step.compensation) in unconditional)
 
 
 def laid_over(scenario: Scenario, request: Request, case: Case) -> Scenario:

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.definition import Kind, Saga
+from scenarios.chaos.trouble import never_refused
 from scenarios.scenario import BOUNDARIES, COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_life import SEED, Life, Passing, Point, live, points_of
-from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path, never_refused
+from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path
 from scenarios.simulation.crash_report import Cell, CrashFailure, CrashReport
 from scenarios.simulation.disk import shared_scratch
 from scenarios.simulation.progress import progress
@@ -150,7 +151,8 @@ class _Explorer:
         definition = subject.scenario.domain.sagas.get(first.definition)
         if definition is not None:
             report.wanted = _wanted(subject.scenario, definition, parks=any(case.path.parks for case in cases))
-            for name in sorted(never_refused(subject.scenario.domain, definition)):
+            spared = never_refused(subject.scenario)
+            for name in sorted(step.name for step in definition.steps if (step.service, step.action) in spared):
                 report.notes.append(f"left out: {name} refused, since its compensation is unconditional")
 
     def run(self, what: str, tasks: list[Task], *, brief: bool = False) -> Iterator[Life]:
@@ -208,10 +210,9 @@ def _ignore(_what: str, _behind: int, _of: int, _unit: str, _words: str) -> None
 def _cases(subject: _Subject, first: Life, sagas: Sequence[int]) -> list[Case]:
     """The first path and, if that completes a saga, every other one, for so many sagas at once."""
     paths = [first_path(subject.request)]
-    domain = subject.scenario.domain
-    definition = domain.sagas.get(first.definition)
+    definition = subject.scenario.domain.sagas.get(first.definition)
     if definition is not None and paths[0].fate is Fate.COMPLETED:
-        paths += failing_paths(definition, never_refused(domain, definition), first.pivot_after_seconds)
+        paths += failing_paths(definition, never_refused(subject.scenario), first.pivot_after_seconds)
     return [Case(path, count) for count in sagas for path in paths]
 
 

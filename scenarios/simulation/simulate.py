@@ -11,8 +11,8 @@ from random import Random
 
 from actors.record import SnapshotError
 from persistence.errors import StorageError
-from scenarios.chaos.plan import FaultPlan, sequential_of
-from scenarios.chaos.trouble import Troubles
+from scenarios.chaos.plan import FAULT_SECONDS, MAX_RESUMES, FaultPlan, sequential_of
+from scenarios.chaos.trouble import Troubles, never_refused
 from scenarios.scenario import Findings, Scenario, ScenarioError
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.judge import Judgement, judge_nodes, judge_sagas, parked_sagas, waiting_in_words
@@ -26,12 +26,9 @@ from scenarios.simulation.trace import Happening, Trace
 from scenarios.simulation.world import SimulatedWorld
 from scenarios.view import percentiles_ms
 
-FAULT_SECONDS = 60.0
-"""How long faults may last: then it heals, whatever is still to come."""
 REST_SECONDS = 1800.0
 """Within so much virtual time after it has healed every saga must have ended or be parked."""
 LOOK_SECONDS = 0.25
-MAX_RESUMES = 5  # of one parked saga, before it may stay parked
 MAX_STEPS = 3_000_000
 
 _COUNTERS = {
@@ -81,7 +78,7 @@ class _Life:
         self.resumes: Counter[str] = Counter()
         loop = SimulatedLoop(seed)
         self.trace = Trace(loop.time, keep=keep)
-        troubles = Troubles(Random(f"{seed}/trouble"), scenario.domain)
+        troubles = Troubles(Random(f"{seed}/trouble"), never_refused(scenario))
         self.strikes = Strikes(plan, self.trace, troubles)
         meddler = self.strikes.meddler
         lived = prepared(scenario, plan)

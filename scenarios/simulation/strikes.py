@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 
 from actors.messages import StartSaga
 from broker.receipt import Probe
 from broker.simulated import Faults
 from scenarios.chaos.faults import ACCIDENTS, KINDS, SIM, STANDING, Fault
 from scenarios.chaos.garbage import UNREADABLE, Garbage
+from scenarios.chaos.in_force import InForce
 from scenarios.chaos.meddler import Meddler
 from scenarios.chaos.moods import MOOD_OF
 from scenarios.chaos.plan import FaultPlan
@@ -40,6 +42,7 @@ class Strikes:
         self._ambush = Ambush(plan, self._crashed)
         self._kills = [kill for kill in plan.kills if not kill.is_internal]
         self._healed = False
+        self._in_force = InForce()
         self._world: SimulatedWorld | None = None
         self._operator: Operator | None = None
 
@@ -125,16 +128,20 @@ class Strikes:
 
         self.world.loop.call_later(seconds, act)
 
+    def _hold(self, fault: Fault, thing: object, name: str) -> None:
+        """Let its value be in force on a thing as long as a fault lasts; the strongest of those that are holds."""
+
+        def apply(values: list[float]) -> None:
+            setattr(thing, name, max(values, default=0.0))
+
+        self._later(fault.seconds, self._in_force.begin((id(thing), name), fault.value, apply))
+
     def _messages(self, fault: Fault) -> None:
-        faults = self.world.broker.faults
-        setattr(faults, fault.detail, max(getattr(faults, fault.detail), fault.value))
-        faults.stray_seconds = STRAY_SECONDS
-        self._later(fault.seconds, setattr, faults, fault.detail, 0.0)
+        self.world.broker.faults.stray_seconds = STRAY_SECONDS
+        self._hold(fault, self.world.broker.faults, fault.detail)
 
     def _delay(self, fault: Fault) -> None:
-        faults = self.world.broker.faults
-        faults.delay_seconds = max(faults.delay_seconds, fault.value)
-        self._later(fault.seconds, setattr, faults, "delay_seconds", 0.0)
+        self._hold(fault, self.world.broker.faults, "delay_seconds")
 
     def _broker_crash(self, fault: Fault) -> None:
         self.world.crash_broker(fault.seconds, lose_tail_seconds=fault.value, wipe=fault.detail == "wipe")
@@ -142,13 +149,22 @@ class Strikes:
     def _partition(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):
             assert node.client is not None
-            name, broker = node.client.name, self.world.broker
-            if fault.detail in ("cut", "reset"):
-                broker.disconnect(name)
-                self._later(fault.seconds, broker.reconnect, name)
-            else:
-                broker.partition(name, to_server=fault.detail != "in", to_client=fault.detail != "out")
-                self._later(fault.seconds, broker.heal, name)
+            name = node.client.name
+            part = self._cut if fault.detail in ("cut", "reset") else self._swallow
+            self._later(fault.seconds, self._in_force.begin((part, name), fault.detail, partial(part, name)))
+
+    def _cut(self, name: str, details: list[str]) -> None:
+        if details:
+            self.world.broker.disconnect(name)
+        else:
+            self.world.broker.reconnect(name)
+
+    def _swallow(self, name: str, details: list[str]) -> None:
+        if details:
+            to_server, to_client = set(details) != {"in"}, set(details) != {"out"}
+            self.world.broker.partition(name, to_server=to_server, to_client=to_client)
+        else:
+            self.world.broker.heal(name)
 
     def _pause(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):
@@ -177,13 +193,10 @@ class Strikes:
 
     def _disk(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):
-            setattr(node.disk_faults, fault.detail, fault.value)
-            self._later(fault.seconds, setattr, node.disk_faults, fault.detail, 0.0)
+            self._hold(fault, node.disk_faults, fault.detail)
 
     def _mood(self, fault: Fault) -> None:
-        mood = self._troubles.mood(fault.target)
-        setattr(mood, MOOD_OF[fault.kind], fault.value)
-        self._later(fault.seconds, setattr, mood, MOOD_OF[fault.kind], 0.0)
+        self._hold(fault, self._troubles.mood(fault.target), MOOD_OF[fault.kind])
 
     def _garbage(self, fault: Fault) -> None:
         garbage = Garbage(self.world.scenario.domain, self.world.random)
