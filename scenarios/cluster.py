@@ -51,6 +51,7 @@ class _Member:
 
     role: str
     process: asyncio.subprocess.Process | None = None
+    fault: Kill | Fault | None = None  # what the process watches for itself
     starts: int = 0
     failed_starts: int = 0
     down_seconds: float = RESTART_SECONDS
@@ -244,7 +245,7 @@ class Cluster:
             return None
         member.task.cancel()
         (self.data / node / LOCK_FILE).unlink(missing_ok=True)
-        zombie = Zombie(node, process, asyncio.create_task(self._bury(node, process)))
+        zombie = Zombie(node, process, asyncio.create_task(self._bury(node, process, member.fault)))
         self._zombies.append(zombie)
         member.process = None
         member.task = asyncio.create_task(self._keep(member))
@@ -297,7 +298,7 @@ class Cluster:
 
     async def _keep(self, member: _Member) -> None:
         while not self._stopping:
-            fault = self._next_internal(member.role)
+            fault = member.fault = self._next_internal(member.role)
             try:
                 await self._spawn(member, fault)
             except OSError as error:
@@ -360,15 +361,14 @@ class Cluster:
         self.say(str(fault))
         return True
 
-    async def _bury(self, role: str, process: asyncio.subprocess.Process) -> bool:
+    async def _bury(self, role: str, process: asyncio.subprocess.Process, fault: Kill | Fault | None) -> bool:
         """Wait for the end of a zombie. True if it has found itself fenced; it may come to a crash before."""
         path = self._errors_path(role)
         said_before = path.read_text(errors="replace").count(OVERTAKEN)
-        await process.wait()
+        status = await process.wait()
         self._forget_sleeper(process.pid)
-        for fault in self.open_faults():
-            if node_of(fault) == role and is_internal(fault):
-                self._has_fired(fault)
+        boundary = boundary_of(fault) if fault is not None and self._has_fired(fault) else ""
+        self.killed[role, boundary] += status == -signal.SIGKILL
         if path.read_text(errors="replace").count(OVERTAKEN) == said_before:
             return False
         self.zombies_fenced += 1
