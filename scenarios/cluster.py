@@ -217,7 +217,7 @@ class Cluster:
             return None
         member.task.cancel()
         (self.data / node / LOCK_FILE).unlink(missing_ok=True)
-        zombie = Zombie(node, process, asyncio.create_task(self._bury(node, process)))
+        zombie = Zombie(node, process, asyncio.create_task(self._bury(node, process, member.fault)))
         self._zombies.append(zombie)
         member.process = None
         member.task = asyncio.create_task(self._keep(member))
@@ -274,7 +274,7 @@ class Cluster:
 
     async def _live(self, member: Member) -> None:
         """One life of a node, and how long it is down afterwards. Raises OSError."""
-        fault = self._next_internal(member.role)
+        fault = member.fault = self._next_internal(member.role)
         process = await self._spawn(member, fault)
         if self._stopping.is_set():  # while it was being started: nobody has told it yet
             send_signal(process, signal.SIGTERM)
@@ -337,15 +337,14 @@ class Cluster:
         self.say(str(fault))
         return True
 
-    async def _bury(self, role: str, process: asyncio.subprocess.Process) -> bool:
+    async def _bury(self, role: str, process: asyncio.subprocess.Process, fault: Kill | Fault | None) -> bool:
         """Wait for the end of a zombie. True if it has found itself fenced; it may come to a crash before."""
         path = self._errors_path(role)
         said_before = path.read_text(errors="replace").count(OVERTAKEN)
-        await process.wait()
+        status = await process.wait()
         self._forget_sleeper(process.pid)
-        for fault in self.open_faults():
-            if node_of(fault) == role and is_internal(fault):
-                self._has_fired(fault)
+        boundary = boundary_of(fault) if fault is not None and self._has_fired(fault) else ""
+        self.killed[role, boundary] += status == -signal.SIGKILL
         if path.read_text(errors="replace").count(OVERTAKEN) == said_before:
             return False
         self.zombies_fenced += 1

@@ -5,6 +5,8 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS
 
 
@@ -14,6 +16,7 @@ class Member:
 
     role: str
     process: asyncio.subprocess.Process | None = None
+    fault: Kill | Fault | None = None  # what the process watches for itself
     starts: int = 0
     failed_starts: int = 0
     down_seconds: float = RESTART_SECONDS

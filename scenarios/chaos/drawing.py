@@ -20,7 +20,7 @@ RUN_INTENSITIES = (0.15, 0.25, 0.4)
 LONGEST_SECONDS = 60.0
 RUN_LONGEST_SECONDS = 15.0
 """No fault of a run lasts longer, for it is real time: still longer than every timeout of nodes, sagas and broker."""
-BOUNDARY_KILL_SECONDS, CRASH_SECONDS, BROKER_CRASH_SECONDS = 2.0, 5.0, 12.0
+BOUNDARY_KILL_SECONDS, CRASH_SECONDS, BROKER_CRASH_SECONDS = 2.0, 8.0, 12.0
 """How often a soak kills: each node at a boundary, either by the clock, the broker."""
 RUN_MOST_PASSAGES = 60  # real nodes work in groups: they pass a boundary less often than there are orders
 

@@ -31,7 +31,7 @@ class OrderService(ShopService):
             raise Refused(f"there is no saga {saga!r} for orders")
         order |= {"status": PENDING, "saga": saga, "reason": "", "opened": 0}
         transaction.put("orders", command.saga_id, order)
-        transaction.start_saga(saga, command.saga_id, {key: order[key] for key in _SAGA_INPUT})
+        transaction.start_saga(saga, command.saga_id, {key: order[key] for key in SAGA_INPUT})
         self.act_up(command)
         return {"status": PENDING, "amount": order["amount"]}
 
@@ -70,7 +70,7 @@ class OrderService(ShopService):
             transaction.put("orders", saga_id, order)
 
 
-_SAGA_INPUT = ("items", "amount", "currency", "card", "address")
+SAGA_INPUT = ("items", "amount", "currency", "card", "address")
 
 
 def _existing(transaction: ServiceTransaction, command: Command) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Ground:
     data: Path
     server: EmbeddedServer
     client: JetStream
-    lines: Lines
+    lines: Lines | None
     stores: Stores
     cluster: Cluster
     load: Load
@@ -93,15 +93,18 @@ async def ground(
     concurrency: int,
     node_arguments: Sequence[str] = (),
     sync_always: bool = False,
+    with_lines: bool = False,
 ) -> AsyncIterator[Ground]:
-    """Start it in a directory of its own, and stop it. `reference` names the scenario to the nodes; `sync_always` has
-    the broker write each message to the disk before it acknowledges it.
+    """Start it in a directory of its own, and stop it. `reference` names the scenario to the nodes.
+
+    `sync_always` has the broker write each message to the disk before it acknowledges it; `with_lines` leads the
+    nodes to it through lines that can be troubled.
 
     Raises ScenarioError, StorageError, BrokerError or ClusterError if it cannot begin.
     """
     check_load(scenario, seed, sequential=False)
     async with AsyncExitStack() as stack:
-        about = About("soak", reference, seed, scenario.orders, sequential=False)
+        about = About(scenario.name, reference, seed, scenario.orders, sequential=False)
         directory = stack.enter_context(HeldDirectory.take(data, about))
         if directory.resumed:
             raise ScenarioError(f"{data} holds a run already: this begins in a directory of its own")
@@ -113,13 +116,15 @@ async def ground(
         server.write_url(data / URL_FILE)
         client = await Access(server.url).connect("sagasim-client")
         stack.push_async_callback(client.close)
-        lines = Lines(data)
-        stack.push_async_callback(lines.close)
-        await lines.start(server)
+        lines = Lines(data) if with_lines else None
+        if lines is not None:
+            stack.push_async_callback(lines.close)
+            await lines.start(server)
         stores = Stores(scenario, data)
         stack.callback(stores.close)
         arguments = ["--scenario", reference, *node_arguments]
-        cluster = Cluster(data, arguments, [], server, logger.info, url_files=lines.url_files)
+        url_files = {} if lines is None else lines.url_files
+        cluster = Cluster(data, arguments, [], server, logger.info, url_files=url_files)
         stack.push_async_callback(cluster.stop)
         directory.begun = True
         await cluster.start()

@@ -68,12 +68,16 @@ class RecoveryWatch:
 
     async def _watch(self) -> None:
         while True:
-            for node in self.of:
-                with suppress(StorageError):
-                    self._look(node)
+            self.look()
             await asyncio.sleep(POLL_SECONDS)
 
-    def _look(self, node: str) -> None:
+    def look(self) -> None:
+        """See who was started again, and who works again."""
+        for node in self.of:
+            with suppress(StorageError):
+                self._look_at(node)
+
+    def _look_at(self, node: str) -> None:
         pid = self._pid(node)
         if pid and pid != self._pids[node]:
             self._pids[node] = pid

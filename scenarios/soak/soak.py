@@ -50,7 +50,7 @@ class Soak:
 
     def __init__(self, scenario: Scenario, options: SoakOptions, tell: Callable[[str], None]) -> None:
         self.tally = Tally(scenario.name, options.seed, options.minutes)
-        self._scenario = replace(scenario, faults=(), expectations=())
+        self._scenario = replace(scenario, name="soak", faults=(), expectations=())
         self._options = options
         self._tell = tell
         self._strange_messages = 0
@@ -69,6 +69,7 @@ class Soak:
             options.seed,
             concurrency=CONCURRENCY,
             node_arguments=["--troubled"],
+            with_lines=True,
         ) as on:
             watch = RecoveryWatch(on.cluster, on.server, on.stores, on.load)
             begun = time.monotonic()
