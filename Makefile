@@ -16,7 +16,7 @@ sim: $(READY)
 	$(BIN)/python run_sim.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
 from scenarios.members import Member, Zombie, send_signal
 from scenarios.places import BROKER, COORDINATOR, SERVICES
-from scenarios.serving import IN_VAIN, NOT_YET, is_ready, ready_path
+from scenarios.serving import FENCED, IN_VAIN, NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
 WIPED_SECONDS = 1.0  # how long a broker is down whose store is deleted
@@ -38,8 +38,6 @@ TOLD_FAILED_STARTS = 5  # in a row, before it is said why
 MAX_DEATHS_AT_START = 5  # in a row, of a node that ends by itself before it is ready
 READY_POLL_SECONDS = 0.02
 STOP_SECONDS = 15.0
-OVERTAKEN = "overtaken: this process holds epoch"
-"""What a node that has been fenced says last."""
 
 
 class ClusterError(Exception):
@@ -339,13 +337,11 @@ class Cluster:
 
     async def _bury(self, role: str, process: asyncio.subprocess.Process, fault: Kill | Fault | None) -> bool:
         """Wait for the end of a zombie. True if it has found itself fenced; it may come to a crash before."""
-        path = self._errors_path(role)
-        said_before = path.read_text(errors="replace").count(OVERTAKEN)
         status = await process.wait()
         self._forget_sleeper(process.pid)
         boundary = boundary_of(fault) if fault is not None and self._has_fired(fault) else ""
         self.killed[role, boundary] += status == -signal.SIGKILL
-        if path.read_text(errors="replace").count(OVERTAKEN) == said_before:
+        if status != FENCED:
             return False
         self.zombies_fenced += 1
         self.tell(f"{role} that was overtaken found itself fenced, and stopped")

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -93,7 +93,7 @@ class Run:
     def prepare(self) -> HeldDirectory:
         """Check what can be known beforehand, and take the run's directory. `go` does so unless it has been done.
 
-        Raises ScenarioError or StorageError, and nothing was touched then.
+        Raises ScenarioError or StorageError, and leaves nothing behind then.
         """
         if self._directory is not None:
             return self._directory
@@ -105,18 +105,22 @@ class Run:
         given = {"seed": options.seed_given, "orders": options.orders_given}
         given |= {"sequential": options.sequential, "chaos": options.chaos}
         directory = HeldDirectory.take(options.data, wanted, [name for name in given if given[name]])
-        self._directory, about = directory, directory.about
-        self._options = options = replace(
-            options, seed=about.seed, orders=about.orders, sequential=about.sequential, chaos=about.chaos
-        )
-        self.plan = plan_of(
-            scenario,
-            options.seed,
-            options.orders,
-            options.concurrency,
-            sequential=options.sequential,
-            chaos=options.chaos,
-        )
+        with ExitStack() as unless_planned:
+            unless_planned.push(directory)
+            about = directory.about
+            self._options = options = replace(
+                options, seed=about.seed, orders=about.orders, sequential=about.sequential, chaos=about.chaos
+            )
+            self.plan = plan_of(
+                scenario,
+                options.seed,
+                options.orders,
+                options.concurrency,
+                sequential=options.sequential,
+                chaos=options.chaos,
+            )
+            unless_planned.pop_all()
+        self._directory = directory
         self.view.seed, self.view.orders = options.seed, options.orders
         self.view.again = again(
             options.reference,

@@ -27,7 +27,7 @@ from broker.jetstream import JetStream
 from broker.port import Broker
 from broker.receipt import Probe
 from persistence.environment import Environment
-from persistence.errors import CorruptError, FullError
+from persistence.errors import CorruptError, FencedError, FullError
 from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
@@ -44,6 +44,8 @@ _PR_SET_PDEATHSIG = 1
 IN_VAIN = 2
 """The exit status of a node that would end in the same way again: something is missing, wrong or damaged."""
 MAP_BYTES, MAX_MAP_BYTES = 1 << 30, 1 << 40  # of a store's map: at first, and at most
+FENCED = 3
+"""The exit status of a node that has found itself overtaken by another one."""
 NOT_YET = 75
 """The exit status of a node that may start the next time: a dying one holds its lock, or the broker is away."""
 
@@ -106,7 +108,7 @@ class Serving:
 
 async def serve(serving: Serving) -> int:
     """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status: 0 when
-    it was told to stop, 1 when it may be started again, `IN_VAIN`.
+    it was told to stop, 1 when it may be started again, `IN_VAIN` or `FENCED`.
 
     Raises StorageError, BrokerError or ScenarioError if the node cannot begin.
     """
@@ -142,6 +144,8 @@ async def serve(serving: Serving) -> int:
         _write_stats(serving, node)
     if why is not None:
         print(f"sagasim {serving.role}: {why}", file=sys.stderr)
+        if isinstance(why, FencedError):
+            return FENCED
         return IN_VAIN if isinstance(why, CorruptError | FullError) else 1
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from scenarios.calling import call
 from scenarios.chaos.faults import ACCIDENTS, REAL, SIM, Fault
 from scenarios.chaos.kill import Kill
 from scenarios.chaos.plan import FaultPlan, sequential_of
@@ -39,7 +40,8 @@ class _Draw:
 
     @classmethod
     def of(cls, scenario: Scenario, random: Random, orders: int, *, split: bool = False) -> "_Draw":
-        services = [service.name for service in scenario.domain.services(scenario.conducts)]
+        made = call("the domain's services", scenario.domain.services, scenario.conducts)
+        services = [service.name for service in made]
         sagas = scenario.domain.sagas.values()
         decisive = [saga.steps[saga.pivot] for saga in sagas if saga.pivot is not None]
         nodes = [COORDINATOR, *(services if split else [SERVICES])]

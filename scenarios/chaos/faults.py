@@ -1,5 +1,6 @@
 """The vocabulary of faults, one for simulated and for real clusters. Data: printed, stored, drawn, shrunk."""
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -162,6 +163,8 @@ class Fault:
         """Why a mode, real or sim, cannot carry it out; "" if it can."""
         if mode == SIM and (self.kind, self.target) == ("pause", BROKER):
             return "its broker is no process that could be stopped"
+        if mode == REAL and self.kind == "disk" and sys.platform != "linux":
+            return "only Linux lets a process be kept from writing by another one"
         return _CANNOT[mode].get((self.kind, self.detail), "")
 
     def __str__(self) -> str:

@@ -1,15 +1,20 @@
 """The run's directory: one run at a time, resumed as what it is, and not left behind by what has not begun."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.handlers import ServiceHandlers
 from persistence.errors import LockedError
 from scenarios.held_directory import RUN_FILE, About, HeldDirectory
-from scenarios.scenario import ScenarioError
+from scenarios.runner import Run, RunOptions
+from scenarios.scenario import Conduct, ScenarioError
+from scenarios.stories import happy
 from tests.scenarios.conftest import Sim, until_under_way
 
 WANTED = About("happy", "happy", seed=1, orders=20, sequential=False, epoch_seconds=1_700_000_000.5)
@@ -146,3 +151,16 @@ def test_a_run_that_finds_no_broker_leaves_no_directory(sim: Sim) -> None:
     done = sim("run", "happy", "--plain", "--nats", "nats://127.0.0.1:1")
     assert done.returncode == 2
     assert list(sim.home.iterdir()) == []
+
+
+def test_a_run_whose_faults_cannot_be_drawn_leaves_no_directory(tmp_path: Path) -> None:
+    """To draw them its author's services are made: what they raise is one line, and the directory is free again."""
+
+    def services(_: Mapping[str, Conduct]) -> list[ServiceHandlers]:
+        raise ValueError("not today")
+
+    scenario = replace(happy.scenario, domain=replace(happy.scenario.domain, services=services))
+    options = RunOptions("happy", tmp_path / "data", 1, 10, 5, chaos=True)
+    with pytest.raises(ScenarioError, match="not today"):
+        Run(scenario, options, lambda _: None).prepare()
+    assert list(tmp_path.iterdir()) == []

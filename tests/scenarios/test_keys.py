@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scenarios.cockpit.keyboard import REST_SECONDS, Keyboard
+from scenarios.cockpit import keyboard as keyboard_module
+from scenarios.cockpit.keyboard import Keyboard
 from scenarios.cockpit.keys import ACTS, DOWN, ENTER, ESCAPE, UP, Act, What, help_words, key_of_rest, keys_in
 from scenarios.scenario import BROKER, COORDINATOR
 
@@ -85,7 +86,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_keys_are_heard_one_by_one_and_unseen(terminal: tuple[int, int]) -> None:
+def test_keys_are_heard_one_by_one_and_unseen(terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a return, and without an echo; arrows that come in pieces are arrows; then all is as it was."""
     person, program = terminal
     before = termios.tcgetattr(program)
@@ -96,10 +97,12 @@ def test_keys_are_heard_one_by_one_and_unseen(terminal: tuple[int, int]) -> None
         keyboard.keep()
         os.write(person, b"c")
         await until(lambda: heard == ["c"])
+        monkeypatch.setattr(keyboard_module, "REST_SECONDS", 600.0)  # it takes its time to come
         os.write(person, b"\x1b")
-        await asyncio.sleep(REST_SECONDS / 5)
+        await until(lambda: keyboard._rest == "\x1b")
         os.write(person, b"[Bq")
         await until(lambda: heard == ["c", DOWN, "q"])
+        monkeypatch.setattr(keyboard_module, "REST_SECONDS", 0.01)
         os.write(person, b"\x1b")
         await until(lambda: heard[3:] == [ESCAPE])
         keyboard.release()

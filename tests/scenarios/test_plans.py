@@ -1,14 +1,15 @@
 """Plans: a life is data, a seed draws it, and over some hundred seeds every fault that there is was drawn."""
 
 import json
+import sys
 
 import pytest
 
 from scenarios import library
 from scenarios.chaos.drawing import draw_plan, plan_of
-from scenarios.chaos.faults import ACCIDENTS, KINDS, REAL, SIM
+from scenarios.chaos.faults import ACCIDENTS, KINDS, REAL, SIM, Fault
 from scenarios.chaos.plan import FaultPlan, plan_from_data, plan_to_data
-from scenarios.scenario import BOUNDARIES, BROKER
+from scenarios.scenario import BOUNDARIES, BROKER, SERVICES
 
 EVERYTHING = library.find("everything")
 PLANS = [draw_plan(EVERYTHING, seed) for seed in range(600)]
@@ -121,3 +122,13 @@ def test_a_plan_says_what_a_mode_cannot_carry_out() -> None:
                 f"{fault} [not in mode {mode}: {why}]" for fault in plan.faults if (why := fault.why_not(mode))
             ]
             assert [line for line in lines[mode] if "[" in line] == excused
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such fault elsewhere")
+def test_a_disk_that_fails_is_for_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere no process can be kept from writing by another one: it is said, and passed over."""
+    fault = Fault("disk", SERVICES, 0.0, 1.0, "fail", 1.0)
+    assert [fault.why_not(mode) for mode in (REAL, SIM)] == ["", ""]
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert fault.why_not(REAL).startswith("only Linux")
+    assert fault.why_not(SIM) == ""

@@ -23,6 +23,7 @@ LIMIT_SECONDS = 20.0
 NODE = """
 import os, pathlib, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))
 role, data = sys.argv[2], pathlib.Path(sys.argv[4])
 (data / role).mkdir(exist_ok=True)
 (data / role / "ready").write_text(f"{os.getpid()}\\n")
@@ -132,6 +133,33 @@ def test_a_cluster_that_cannot_read_what_was_done_fails(data: Path) -> None:
         await cluster.stop()
 
     asyncio.run(live())
+
+
+def test_two_zombies_of_one_node_are_told_apart(data: Path) -> None:
+    """Each is fenced or not by its own end, whatever the other one says in the file that they share."""
+    told: list[str] = []
+
+    async def live() -> list[bool]:
+        cluster = nodes_of(data, told)
+        await cluster.start()
+        await cluster.until_ready(LIMIT_SECONDS)
+        zombies = []
+        for _ in range(2):
+            pid = cluster.pid(SERVICES)
+            zombie = cluster.succeed(SERVICES)
+            assert zombie is not None
+            zombies.append(zombie)
+            await until(lambda pid=pid: cluster.pid(SERVICES) not in (0, pid) and cluster.is_ready(SERVICES))  # type: ignore[misc]
+        zombies[0].process.send_signal(signal.SIGUSR1)
+        fenced = [await zombies[0].end]
+        zombies[1].process.send_signal(signal.SIGTERM)
+        fenced.append(await zombies[1].end)
+        await cluster.stop()
+        assert cluster.zombies_fenced == 1
+        return fenced
+
+    assert asyncio.run(live()) == [True, False]
+    assert told == ["services that was overtaken found itself fenced, and stopped"]
 
 
 class SlowServer:

@@ -7,12 +7,17 @@ import resource
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from broker import codec
+from broker.jetstream import JetStream
 from broker.port import Broker, PublishError
+from scenarios import library, runner
+from scenarios.cluster import Cluster
+from scenarios.load import Load
 from scenarios.probing import unstored
 from scenarios.shop.domain import SHOP
 from tests.scenarios.conftest import Sim
@@ -50,6 +55,16 @@ def test_every_stream_that_a_run_needs_is_asked_with_a_message_of_nothing() -> N
     ]
     assert all(codec.decode(payload) == [] for payload in broker.published.values())
     assert asyncio.run(unstored(cast(Broker, Picky()), SHOP)) == []
+
+
+def test_a_run_whose_directory_is_gone_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever minds its silence says so in one line, and does not just end."""
+    monkeypatch.setattr(runner, "SILENCE_SECONDS", 0.0)
+    run = runner.Run(library.find("happy"), runner.RunOptions("happy", tmp_path / "gone", 1, 10, 5), lambda _: None)
+    cluster = Cluster(tmp_path, [], [], None, lambda _: None)
+    load = SimpleNamespace(under_way=1, heard_at=-1.0)
+    asyncio.run(run._mind_silence(cast(Load, load), cluster, cast(JetStream, Picky())))
+    assert str(cluster.failure).startswith("the run's directory is gone or cannot be read: ")
 
 
 # Each order may end either way: its attempts may run out while nothing is stored.
