@@ -386,7 +386,13 @@ def _private_files() -> Iterator[None]:
         os.umask(before)
 
 
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM end a simulation in good order too: its stores lie in memory, and would stay there."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def _run_simulated(scenario: Scenario, reference: str, seed: int, options: argparse.Namespace) -> int:
+    _end_as_by_ctrl_c()
     if options.nats is not None or options.data is not None:
         raise ScenarioError("--nats and --data go with --mode real: a simulation keeps nothing and needs no broker")
     check_load(scenario, seed, sequential=options.sequential)
@@ -446,10 +452,15 @@ def _drawn(seed: int | None) -> int:
 
 
 def _explore(options: argparse.Namespace) -> int:
+    _end_as_by_ctrl_c()
     if options.crash_points:
         return crash_points.main(library.find(options.name), options.double, options.at, options.name, say=_say)
     if options.double or options.at:
         raise ScenarioError("--double and --at go with --crash-points")
+    try:
+        options.failures.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(f"--failures {options.failures}: {error.strerror}") from None
     seeds = options.seeds or (DEFAULT_SEEDS if options.seed is None else 1)
     batch = Batch(
         options.name, options.seed or 0, seeds, options.orders, options.concurrency, directory=options.failures
@@ -458,6 +469,7 @@ def _explore(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    _end_as_by_ctrl_c()
     return simulation.replay_command(options.failure, _say, mermaid=options.mermaid)
 
 

@@ -182,6 +182,9 @@ class _Life:
         to_pivot = [j.pivot_at - j.sent_at for j in load.ended if j.pivot_at is not None]
         elapsed = (load.ended_at or world.loop.time()) - load.begun_at
         lost, fenced = max(0, findings.lost - parked), seen["zombie fenced"]
+        found = findings.statuses["completed"] + findings.statuses["compensated"] + load.ends["rejected"] + parked
+        if not self.violations and not lost and found < load.sent:
+            self.violations.append(f"{load.sent} orders went in, but {found} came out")
         bad = self.violations or lost or findings.duplicate_effects
         return SimResult(
             self.scenario.name, self.seed, "sim", self.plan.orders,

@@ -21,7 +21,7 @@ from scenarios import library
 from scenarios.chaos.drawing import draw_plan, plan_of
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.plan import FaultPlan
-from scenarios.scenario import Kill, ScenarioError
+from scenarios.scenario import Findings, Kill, ScenarioError
 from scenarios.shop.sagas import ORDER
 from scenarios.simulation.commands import run_simulated
 from scenarios.simulation.disk import scratch_directory, shared_scratch
@@ -433,3 +433,20 @@ def test_a_kill_that_never_came_fails_a_run() -> None:
     assert (whole.verdict, part.verdict) == ("failed", "passed")
     assert whole.violations[0].endswith(" never came")
     assert part.notes[0].endswith(" never came")
+
+
+def test_an_audit_that_counts_nothing_does_not_pass() -> None:
+    """What went in must come out, also of a simulated run whose audit looks at nothing."""
+    blind = replace(EVERYTHING, domain=replace(EVERYTHING.domain, audit=lambda _tx, _settled: Findings()))
+    result = simulate(blind, 3, FaultPlan(5, 5))
+    assert result.verdict == "failed"
+    assert any(re.fullmatch(r"5 orders went in, but \d came out", text) for text in result.violations)
+
+
+def test_a_place_for_failures_that_cannot_be_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a night of seeds has been lived."""
+    (tmp_path / "file").touch()
+    assert run_sim.main(["explore", "mixed", "--seeds", "1000000", "--failures", str(tmp_path / "file" / "x")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
