@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from actors.definition import DefinitionError
 from broker.port import BrokerError
-from persistence.errors import LockedError, StorageError
+from persistence.errors import CorruptError, DiskError, LockedError, StorageError
 from scenarios import dashboard, library, logs
 from scenarios.backup import backup
 from scenarios.bench import parts
@@ -41,7 +41,7 @@ from scenarios.report.facts import Facts, of_real_run, of_simulated_run
 from scenarios.report.outputs import Outputs, check_writable
 from scenarios.runner import Run, RunOptions, result_json
 from scenarios.scenario import COORDINATOR, SERVICES, Result, Scenario, ScenarioError
-from scenarios.serving import NOT_YET, Access, Serving, serve
+from scenarios.serving import MAX_MAP_BYTES, NOT_YET, Access, Serving, serve
 from scenarios.simulation import commands as simulation
 from scenarios.simulation import crash_points
 from scenarios.simulation.explore import Batch
@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.command(options)
     except WRONG as error:
-        print(f"sagasim: {error}", file=sys.stderr)
+        hint = "; run_sim.py check DIR tells all that is wrong" if isinstance(error, CorruptError) else ""
+        print(f"sagasim: {error}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -155,6 +156,10 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--data", type=Path, required=True, metavar="DIR")
     word.add_argument("--scenario", default=library.FLAGSHIP, metavar="NAME|FILE.py", help="whose sagas and services")
     word.add_argument("--with-parent", action="store_true", help="stop when standard input ends; leave Ctrl-C to it")
+    most = MAX_MAP_BYTES >> 20
+    word.add_argument(
+        "--max-map-mb", type=_positive, default=most, metavar="N", help="the most its store may grow to"
+    )
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
     for name in ("--kill", "--url-file"):
         word.add_argument(name, help=argparse.SUPPRESS)
@@ -489,10 +494,11 @@ def _serve(options: argparse.Namespace) -> int:
         kill=kill,
         with_parent=options.with_parent,
         sync=not options.no_sync,
+        max_map_bytes=options.max_map_mb << 20,
     )
     try:
         return asyncio.run(serve(serving))
-    except (LockedError, BrokerError) as error:
+    except (LockedError, DiskError, BrokerError) as error:
         if not options.with_parent:
             raise
         print(f"sagasim: {error}", file=sys.stderr)

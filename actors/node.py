@@ -15,6 +15,7 @@ from broker.dead_letters import dead_letter
 from broker.port import Broker, Delivery
 from broker.receipt import Probe, Receipt
 from persistence.environment import Environment
+from persistence.errors import StorageError
 from persistence.group_commit import GroupCommit
 
 logger = logging.getLogger("sagasim.node")
@@ -50,7 +51,9 @@ class Node:
 
     def fail(self, error: BaseException | None) -> None:
         """One of the actors that a node consists of has raised: a node that goes on without it would be deaf."""
-        logger.critical("%s: an actor of the node itself has raised", self.name, exc_info=error)
+        # Of an error of the store its words say all.
+        trace = None if isinstance(error, StorageError) else error
+        logger.critical("%s: an actor of the node itself has raised: %s", self.name, error, exc_info=trace)
         if self.on_fatal is not None:
             self.on_fatal(error or RuntimeError("an actor of the node itself has raised"))
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from persistence.check import verify
 from persistence.environment import Environment
 from persistence.errors import DiskError, StorageError, corrupt, from_os
 from persistence.opening import make_directory
 from persistence.transaction import Transaction
+from persistence.verify import verify
 
 MAX_ATTEMPTS = 10_000  # each takes some 50 us; one is enough unless a commit falls into just that time
 

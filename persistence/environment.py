@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import lmdb
 
 from persistence.check import check_live
-from persistence.errors import ClosedError, FencedError, FullError, MapFullError, StorageError, from_lmdb
+from persistence.errors import ClosedError, DiskError, FencedError, MapFullError, StorageError, from_lmdb
 from persistence.lockfile import LockFile
 from persistence.opening import (
     EPOCH_KEY,
@@ -19,6 +19,7 @@ from persistence.opening import (
     SCHEMA_KEY,
     check_data_file,
     claim,
+    doubled,
     known_schema,
     make_directory,
     missing_tables,
@@ -46,6 +47,7 @@ class Environment:
         epoch: int,
         lock: LockFile | None,
         max_map_size_bytes: int,
+        sync: bool,
     ) -> None:
         """Use `open` or `open_read_only`."""
         self.path = path
@@ -55,6 +57,7 @@ class Environment:
         self._tables = tables
         self._lock = lock
         self._max_map_size_bytes = max_map_size_bytes
+        self._sync = sync
         self._closed = False
         # A resize moves the map under the feet of a reader, so the two exclude each other.
         self._map_lock = threading.RLock()
@@ -73,24 +76,30 @@ class Environment:
     ) -> Self:
         """Lock the directory, check the database, claim the next epoch; create what does not exist.
 
-        `sync=False` gives up durability, and after a loss of power the database itself: for simulations only.
+        `sync=False` gives up durability, and after a loss of power the database itself, and checks less of it: for
+        simulations only.
         Raises LockedError, NewerSchemaError, CorruptError, or StorageError for anything else in the way.
         """
         make_directory(path)
         lock = LockFile.acquire(path)
         database: lmdb.Environment | None = None
         try:
-            size = max(map_size_bytes, check_data_file(path, lock.last_epoch))
-            database = open_lmdb(path, size, sync=sync)
+            size = max(map_size_bytes, check_data_file(path, lock.last_epoch, in_full=sync))
+            # Never less than what is in use: LMDB sees to that.
+            database = open_lmdb(path, min(size, max_map_size_bytes), sync=sync)
             database.reader_check()  # a killed reader pins the pages that it read
-            handles, epoch = claim(path, database, tables)
+            try:
+                handles, epoch = claim(path, database, tables, lock.last_epoch)
+            except MapFullError:  # its last life left not a page of the map
+                database.set_mapsize(doubled(path, database, max_map_size_bytes))
+                handles, epoch = claim(path, database, tables, lock.last_epoch)
             lock.record(epoch)
         except BaseException:
             if database is not None:
                 database.close()
             lock.release()
             raise
-        return cls(path, database, handles, epoch, lock, max_map_size_bytes)
+        return cls(path, database, handles, epoch, lock, max_map_size_bytes, sync)
 
     @classmethod
     def open_read_only(cls, path: Path) -> Self:
@@ -106,7 +115,7 @@ class Environment:
         header = check_live(data)
         size = header.map_size_bytes if header else 1 << 30
         database = open_lmdb(path, size, read_only=True)
-        environment = cls(path, database, {}, 0, None, 0)
+        environment = cls(path, database, {}, 0, None, 0, sync=False)
         try:
             database.reader_check()  # of readers that were killed, such as an earlier one of this kind
             with environment.read() as tx:
@@ -139,21 +148,20 @@ class Environment:
                 self.grow()
 
     def grow(self) -> None:
-        """Double the map. Not within a transaction. FullError past the limit, DiskError if memory refuses."""
+        """Double the map. Not within a transaction. FullError past the limit.
+
+        DiskError if the system refuses the memory for it; then the map is as it was, and may be grown later.
+        """
         with self._write_lock, self._map_lock:
             self._check_open()
             if self._readers:
                 raise StorageError(f"{self.path}: the map cannot grow while this thread reads")
-            size = 2 * self._lmdb.info()["map_size"]
-            if size > self._max_map_size_bytes:
-                raise FullError(
-                    f"{self.path}: the database has reached its limit of {self._max_map_size_bytes} bytes; "
-                    "prune it or raise the limit"
-                )
+            size = doubled(self.path, self._lmdb, self._max_map_size_bytes)
             try:
                 self._lmdb.set_mapsize(size)
             except lmdb.Error as error:
-                raise from_lmdb(error, self.path) from error
+                self._open_again(size // 2)
+                raise DiskError(f"{self.path}: its map cannot grow to {size} bytes: {error}") from error
 
     def latest(self) -> int:
         """The number of the latest transaction that a read which begins now sees; it grows with every commit."""
@@ -180,6 +188,16 @@ class Environment:
                 self._lmdb.close()
                 if self._lock is not None:
                     self._lock.release()
+
+    def _open_again(self, map_size_bytes: int) -> None:
+        """Get the map back that a refused growth has cost: LMDB unmaps first, and py-lmdb then closes it all."""
+        self._lmdb.close()
+        try:
+            self._lmdb = open_lmdb(self.path, map_size_bytes, sync=self._sync)
+            for name in self._tables:
+                self._tables[name] = self._lmdb.open_db(name.encode(), create=False)
+        except (StorageError, lmdb.Error) as error:
+            raise StorageError(f"{self.path}: its map could not grow, and cannot be had again: {error}") from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -213,7 +231,10 @@ class Environment:
         with self._map_lock:
             if self._readers:
                 raise StorageError(f"{self.path}: the map was grown by another process during a read; read again")
-            self._lmdb.set_mapsize(0)
+            try:
+                self._lmdb.set_mapsize(0)
+            except lmdb.Error as error:
+                raise from_lmdb(error, self.path) from error
 
 
 class _Read:

@@ -36,7 +36,7 @@ class FullError(StorageError):
 
 
 class DiskError(StorageError):
-    """The disk is full or failing. Nothing of the transaction is visible; the same transaction may be run again."""
+    """The disk is full or failing, or memory is. Nothing of the transaction is visible; it may be run again."""
 
 
 class ClosedError(StorageError):
@@ -45,7 +45,10 @@ class ClosedError(StorageError):
 
 _CORRUPT = (
     lmdb.CorruptedError,
+    lmdb.PageFullError,
     lmdb.PageNotFoundError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
     lmdb.InvalidError,
     lmdb.VersionMismatchError,
 )
@@ -64,7 +67,10 @@ def from_lmdb(error: lmdb.Error, path: Path) -> StorageError:
         return MapFullError(f"{path}: the memory map is full; grow it and run the transaction again")
     if isinstance(error, _CORRUPT):
         return corrupt(path, str(error))
-    if isinstance(error, lmdb.DiskError) or error.code in _DISK_ERRNOS:
+    is_disk = isinstance(error, lmdb.DiskError)  # which has no code
+    if not is_disk and error.code == errno.ENOMEM:
+        return DiskError(f"{path}: the system gives no memory for it: {error}")
+    if is_disk or error.code in _DISK_ERRNOS:
         return DiskError(f"{path}: the disk is full or failing: {error}")
     return StorageError(f"{path}: {error}")
 

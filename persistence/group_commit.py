@@ -17,7 +17,7 @@ from persistence.environment import Environment
 from persistence.errors import ClosedError, DiskError, MapFullError
 from persistence.transaction import Transaction
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("sagasim.store")
 
 T = TypeVar("T")
 Work = Callable[[Transaction], object]
@@ -210,9 +210,7 @@ class GroupCommit:
         self.works += committed
         self.commits += committed > 0
         if group.retries:
-            _log.warning(
-                "%s: the disk works again; the store goes on after %d retries", self._environment.path, group.retries
-            )
+            _log.warning("%s: the store works again, after %d retries", self._environment.path, group.retries)
 
     def _stall(self, group: _Group, error: DiskError) -> None:
         if group.retries == 0:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import lmdb
 
-from persistence.check import check, read_header
-from persistence.errors import NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
+from persistence.check import check
+from persistence.errors import FullError, NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
+from persistence.layout import read_header
 from persistence.transaction import Table
 
 SCHEMA_VERSION = 1
@@ -25,8 +26,8 @@ def make_directory(path: Path) -> None:
         raise from_os(error, path, "cannot create the directory") from error
 
 
-def check_data_file(path: Path, last_epoch: int) -> int:
-    """Check the data file, if there is one; the size of its map in bytes, or 0.
+def check_data_file(path: Path, last_epoch: int, *, in_full: bool) -> int:
+    """Check the data file, if there is one, `in_full` or its structure alone; the size of its map in bytes, or 0.
 
     LMDB takes an empty file for a new database. One that has had an epoch was not new.
     """
@@ -40,7 +41,7 @@ def check_data_file(path: Path, last_epoch: int) -> int:
             raise corrupt(data, f"it is missing or empty, though epoch {last_epoch} was claimed here")
         return 0
     header = read_header(data)
-    check(data, header)
+    check(data, header, in_full=in_full)
     return header.map_size_bytes if header else 0
 
 
@@ -60,13 +61,20 @@ def open_lmdb(path: Path, map_size_bytes: int, *, read_only: bool = False, sync:
         raise from_lmdb(error, path) from error
 
 
-def claim(path: Path, database: lmdb.Environment, tables: Sequence[str]) -> tuple[dict[str, Table], int]:
-    """Check the schema, create the tables and claim the next epoch, in one durable transaction."""
+def claim(
+    path: Path, database: lmdb.Environment, tables: Sequence[str], last_epoch: int = 0
+) -> tuple[dict[str, Table], int]:
+    """Check the schema, create the tables and claim the next epoch, in one durable transaction.
+
+    `last_epoch` is the latest that is known to have been claimed here, 0 if none is.
+    """
     try:
         with database.begin(write=True) as txn:
             used = txn.stat()["entries"] > 0
             meta = database.open_db(META.encode(), txn)
             if used and txn.get(EPOCH_KEY, None, meta) is None:
+                if last_epoch:
+                    raise corrupt(path, f"its tables are not ours, though epoch {last_epoch} was claimed here")
                 raise StorageError(f"{path}: this LMDB database is not one of ours; choose another directory")
             known_schema(path, txn.get(SCHEMA_KEY, None, meta))
             epoch = number(path, txn.get(EPOCH_KEY, None, meta)) + 1
@@ -76,6 +84,16 @@ def claim(path: Path, database: lmdb.Environment, tables: Sequence[str]) -> tupl
     except lmdb.Error as error:
         raise from_lmdb(error, path) from error
     return {**handles, META: meta}, epoch
+
+
+def doubled(path: Path, database: lmdb.Environment, limit_bytes: int) -> int:
+    """Twice the size of the map. Raises FullError if that is past the limit."""
+    size = 2 * database.info()["map_size"]
+    if size > limit_bytes:
+        raise FullError(
+            f"{path}: the database has reached its limit of {limit_bytes} bytes; prune it or raise the limit"
+        )
+    return size
 
 
 def known_schema(path: Path, found: bytes | None) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from persistence.backup import one_instant
-from persistence.check import verify_live
 from persistence.environment import Environment
 from persistence.transaction import Transaction
+from persistence.verify import verify_live
 from scenarios import library
 from scenarios.check_sagas import check_orphans, check_sagas
 from scenarios.check_services import ServiceCheck

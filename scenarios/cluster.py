@@ -27,8 +27,9 @@ from scenarios.chaos.crash_point import (
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
+from scenarios.members import Member, Zombie, send_signal
 from scenarios.places import BROKER, COORDINATOR, SERVICES
-from scenarios.serving import NOT_YET, is_ready, ready_path
+from scenarios.serving import IN_VAIN, NOT_YET, is_ready, ready_path
 
 RUN_SIM = Path(scenarios.__file__).parent.parent / "run_sim.py"
 WIPED_SECONDS = 1.0  # how long a broker is down whose store is deleted
@@ -43,38 +44,6 @@ OVERTAKEN = "overtaken: this process holds epoch"
 
 class ClusterError(Exception):
     """A node cannot be kept running; one clear line."""
-
-
-@dataclass(slots=True)
-class _Member:
-    """One node: its process, and how often it has been started."""
-
-    role: str
-    process: asyncio.subprocess.Process | None = None
-    fault: Kill | Fault | None = None  # what the process watches for itself
-    starts: int = 0
-    failed_starts: int = 0
-    down_seconds: float = RESTART_SECONDS
-    expected: bool = False  # its death is one of ours
-    was_ready: bool = False  # in any of its lives
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def runs(self) -> bool:
-        return self.process is not None and self.process.returncode is None
-
-
-@dataclass(slots=True)
-class Zombie:
-    """A process that has a successor and does not know it. `end` is done when it has ended: True if it was fenced."""
-
-    role: str
-    process: asyncio.subprocess.Process
-    end: asyncio.Task[bool]
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
 
 @dataclass(slots=True)
@@ -98,7 +67,7 @@ class Cluster:
     zombies_fenced: int = 0
     killed: Counter[tuple[str, str]] = field(default_factory=Counter)
     failure: ClusterError | None = None
-    _members: dict[str, _Member] = field(default_factory=dict)
+    _members: dict[str, Member] = field(default_factory=dict)
     _zombies: list[Zombie] = field(default_factory=list)
     _sleeping: dict[int, asyncio.TimerHandle] = field(default_factory=dict)  # by process id
     _broker: KeptBroker | None = None
@@ -113,7 +82,7 @@ class Cluster:
         """Start the nodes, and keep everything running from now on."""
         (self.data / "logs").mkdir(exist_ok=True)
         for role in (COORDINATOR, SERVICES):
-            member = _Member(role)
+            member = Member(role)
             self._members[role] = member
             member.task = asyncio.create_task(self._keep(member))
         if self.server is not None:
@@ -267,7 +236,7 @@ class Cluster:
         processes = [(zombie.role, zombie.process, zombie.end) for zombie in self._zombies]
         processes += [(m.role, m.process, m.task) for m in self._members.values() if m.process and m.task]
         for _, process, _ in processes:
-            _signal(process, signal.SIGTERM)
+            send_signal(process, signal.SIGTERM)
         tasks = [task for _, _, task in processes]
         if not tasks:
             return
@@ -275,7 +244,7 @@ class Cluster:
         for role, process, task in processes:
             if task in late:
                 self.tell(f"{role} did not stop in {STOP_SECONDS:g} s and was killed")
-                _signal(process, signal.SIGKILL)
+                send_signal(process, signal.SIGKILL)
         if late:
             await asyncio.wait(late)
 
@@ -287,7 +256,7 @@ class Cluster:
         member = self._members[node]
         member.expected, member.down_seconds = True, down_seconds
         if member.process is not None:
-            _signal(member.process, signal.SIGKILL)
+            send_signal(member.process, signal.SIGKILL)
 
     def _forget_sleeper(self, pid: int) -> None:
         """A process that has ended needs no waking, and its id may be another's by then."""
@@ -296,7 +265,7 @@ class Cluster:
 
     # --- nodes -----------------------------------------------------------------------------------------------
 
-    async def _keep(self, member: _Member) -> None:
+    async def _keep(self, member: Member) -> None:
         while not self._stopping:
             fault = member.fault = self._next_internal(member.role)
             try:
@@ -315,13 +284,13 @@ class Cluster:
             await asyncio.sleep(member.down_seconds)
             member.down_seconds, member.expected = RESTART_SECONDS, False
 
-    def _has_been_ready(self, member: _Member) -> bool:
+    def _has_been_ready(self, member: Member) -> bool:
         """Whether any of its lives has been ready; looks at the present one."""
         if not member.was_ready and member.process is not None:
             member.was_ready = is_ready(self.data, member.role, member.process.pid)
         return member.was_ready
 
-    async def _spawn(self, member: _Member, fault: Kill | Fault | None) -> None:
+    async def _spawn(self, member: Member, fault: Kill | Fault | None) -> None:
         command = [sys.executable, str(RUN_SIM), "serve", member.role, "--data", str(self.data), "--with-parent"]
         command += self.arguments
         if member.role in self.url_files:
@@ -335,13 +304,13 @@ class Cluster:
             )
         member.starts += 1
 
-    def _on_death(self, member: _Member, fault: Kill | Fault | None, status: int) -> None:
+    def _on_death(self, member: Member, fault: Kill | Fault | None, status: int) -> None:
         """Say what happened, and give up on a node that does not even start."""
         boundary = ""
         if fault is not None and self._has_fired(fault):
             member.down_seconds, member.expected = down_seconds_of(fault), True
             boundary = boundary_of(fault)
-        elif not member.expected and status != NOT_YET:
+        elif not member.expected and status not in (NOT_YET, IN_VAIN):
             how = f"signal {-status}" if status < 0 else f"status {status}"
             self.tell(f"{member.role} died by {how}; it is started again")
         self.killed[member.role, boundary] += status == -signal.SIGKILL
@@ -350,8 +319,9 @@ class Cluster:
         member.failed_starts = 0 if was_ready or member.expected else member.failed_starts + 1
         if status == NOT_YET and member.failed_starts == TOLD_FAILED_STARTS:
             self.tell(f"{member.role} cannot start yet: {self._last_error(member.role)}")
-        if status == 2 or member.failed_starts >= _most_failed_starts(status):
-            self.failure = ClusterError(f"{member.role} does not start: {self._last_error(member.role)}")
+        if status == IN_VAIN or member.failed_starts >= _most_failed_starts(status):
+            cannot = "cannot go on" if was_ready else "does not start"
+            self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member.role)}")
 
     def _has_fired(self, fault: Kill | Fault) -> bool:
         """Whether a node has carried out a fault that it was to watch for, which nobody has heard of yet."""
@@ -405,9 +375,3 @@ class Cluster:
 def _most_failed_starts(status: int) -> int:
     """What ends by itself will do so again; what is killed, or finds its lock or its broker taken, may start yet."""
     return MAX_DEATHS_AT_START if status > 0 and status != NOT_YET else MAX_FAILED_STARTS
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.send_signal(number)

@@ -13,9 +13,10 @@ from actors.record import Entry, Record, SnapshotError, from_entry, from_snapsho
 from actors.state import Phase
 from broker.codec import CodecError, unpack
 from persistence import journal, snapshots
-from persistence.check import check, read_header
+from persistence.check import check
 from persistence.environment import Environment
 from persistence.errors import CorruptError
+from persistence.layout import read_header
 from persistence.transaction import Transaction
 from scenarios.rewind import Change, RewindError, changes, past_record
 from scenarios.run_directory import check_coordinator, check_saga_id, definitions_of

@@ -40,6 +40,7 @@ WATCH_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0  # how often the stores are read where nobody looks at more than the progress
 PARKED_PATIENCE_SECONDS = 3.0  # how long nothing may move before sagas that are all parked end the run
 SILENCE_SECONDS = 10.0  # how long nothing may be heard of sagas under way before the broker is asked about it
+FULL_BYTES = 1024 * 1024  # free on the disk, below which it is full
 ROOM_BYTES = 64 * 1024 * 1024  # free on the disk, before a broker that does not store is started again
 
 
@@ -154,9 +155,8 @@ class Run:
             stack.callback(load.close)
             load.start()
             self.view.load, self.view.begun_at = load, time.monotonic()
-            if server is not None:
-                keeping = asyncio.create_task(self._keep_storing(load, cluster, client))
-                stack.callback(keeping.cancel)
+            minding = asyncio.create_task(self._mind_silence(load, cluster, client))
+            stack.callback(minding.cancel)
             campaign = Campaign(self.plan, cluster, self._faults(cluster, access, lines), load, client)
             stack.push_async_callback(campaign.end)
             await campaign.begin()
@@ -203,7 +203,7 @@ class Run:
         """Those of the plan that have not been carried out in an earlier run, which this one resumes."""
         left = [fault for fault in cluster.open_faults() if isinstance(fault, Fault)]
         domain, seed = self._scenario.domain, self._options.seed
-        return RealFaults(cluster, left, domain=domain, seed=seed, url=access.url, lines=lines)
+        return RealFaults(cluster, left, domain=domain, seed=seed, access=access, lines=lines)
 
     def _load(self, client: JetStream, directory: HeldDirectory) -> Load:
         options = self._options
@@ -306,17 +306,24 @@ class Run:
             with suppress(StorageError, SnapshotError):
                 await asyncio.to_thread(self._stores.refresh, view)
 
-    async def _keep_storing(self, load: Load, cluster: Cluster, client: JetStream) -> None:
-        """Start the embedded broker again when it has stopped storing what it is sent; see `probing`."""
-        loop = asyncio.get_running_loop()
+    async def _mind_silence(self, load: Load, cluster: Cluster, client: JetStream) -> None:
+        """Say that the disk is full, which the nodes' logs cannot; start again an embedded broker that no longer
+        stores what it is sent; see `probing`."""
+        loop, data = asyncio.get_running_loop(), self._options.data
+        told = False
         while True:
             await asyncio.sleep(SILENCE_SECONDS / 2)
-            is_silent = load.under_way > 0 and loop.time() - load.heard_at > SILENCE_SECONDS
-            if not is_silent or not client.connected:
+            if load.under_way == 0 or loop.time() - load.heard_at <= SILENCE_SECONDS:
+                told = False
+                continue
+            free = shutil.disk_usage(data).free
+            if free < FULL_BYTES and not told:
+                told = True
+                self._heard_of_fault(f"the disk of {data} is full; everything waits until there is room")
+            if cluster.server is None or free <= ROOM_BYTES or not client.connected:
                 continue
             missing = await unstored(client, self._scenario.domain)
-            has_room = shutil.disk_usage(self._options.data).free > ROOM_BYTES
-            if missing and has_room and client.connected and cluster.up(BROKER) and not cluster.is_paused(BROKER):
+            if missing and client.connected and cluster.up(BROKER) and not cluster.is_paused(BROKER):
                 cluster.restart_broker(f"answers, but no longer stores what is sent to {', '.join(missing)}")
 
     # --- judging -----------------------------------------------------------------------------------------------

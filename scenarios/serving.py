@@ -24,6 +24,7 @@ from broker.jetstream import JetStream
 from broker.port import Broker
 from broker.receipt import Probe
 from persistence.environment import Environment
+from persistence.errors import CorruptError, FullError
 from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
@@ -32,6 +33,9 @@ from scenarios.scenario import COORDINATOR, COORDINATOR_NAME, Fault, Kill, Scena
 STATS_SECONDS = 0.5
 END_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
+IN_VAIN = 2
+"""The exit status of a node that would end in the same way again: something is missing, wrong or damaged."""
+MAP_BYTES, MAX_MAP_BYTES = 1 << 30, 1 << 40  # of a store's map: at first, and at most
 NOT_YET = 75
 """The exit status of a node that may start the next time: a dying one holds its lock, or the broker is away."""
 
@@ -85,11 +89,13 @@ class Serving:
     kill: Kill | Fault | None = None
     with_parent: bool = False  # stop when standard input ends
     sync: bool = True
+    max_map_bytes: int = MAX_MAP_BYTES
     limits: Limits = field(default_factory=Limits)
 
 
 async def serve(serving: Serving) -> int:
-    """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status.
+    """Serve until SIGTERM, SIGINT, the parent's end, or a fatal error of the store. Returns the exit status: 0 when
+    it was told to stop, 1 when it may be started again, `IN_VAIN`.
 
     Raises StorageError or BrokerError if the node cannot begin.
     """
@@ -119,7 +125,7 @@ async def serve(serving: Serving) -> int:
         _write_stats(serving, node)
     if why is not None:
         print(f"sagasim {serving.role}: {why}", file=sys.stderr)
-        return 1
+        return IN_VAIN if isinstance(why, CorruptError | FullError) else 1
     return 0
 
 
@@ -129,7 +135,13 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     probe: Probe | None = None
     if kill is not None:
         probe = CrashPoint(kill, lambda: die(serving.data, kill))
-    environment = Environment.open(serving.data / serving.role, tables_of(serving), sync=serving.sync)
+    environment = Environment.open(
+        serving.data / serving.role,
+        tables_of(serving),
+        map_size_bytes=min(MAP_BYTES, serving.max_map_bytes),
+        max_map_size_bytes=serving.max_map_bytes,
+        sync=serving.sync,
+    )
     stack.callback(environment.close)
     thread = CommitThread(loop)
     stack.callback(thread.close)

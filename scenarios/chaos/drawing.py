@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from scenarios.chaos.faults import ACCIDENTS, REAL, Fault
+from scenarios.chaos.faults import ACCIDENTS, REAL, SIM, Fault
 from scenarios.chaos.kill import Kill
 from scenarios.chaos.plan import FaultPlan, sequential_of
 from scenarios.places import BOUNDARIES, BROKER, COORDINATOR, SERVICES
@@ -97,9 +97,10 @@ def plan_of(
 
 
 def _drawn(scenario: Scenario, seed: int, orders: int) -> list[Fault]:
+    """At least one that comes at its time in both modes."""
     draw = _Draw.of(scenario, Random(f"{seed}/chaos"), orders)
     draw.longest_seconds, draw.most_passages = RUN_LONGEST_SECONDS, RUN_MOST_PASSAGES
-    while not draw.faults:
+    while not any(fault.ends_at and not (fault.why_not(REAL) or fault.why_not(SIM)) for fault in draw.faults):
         _draw_some(draw, (*_KINDS, *_REAL_KINDS), RUN_INTENSITIES)
     return draw.faults
 

@@ -5,7 +5,7 @@ whoever may publish and knows the format can command what it likes, and a broker
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final, NamedTuple
@@ -29,6 +29,8 @@ from broker import codec, subjects
 from scenarios.load import CLIENT
 from scenarios.scenario import COORDINATOR_NAME, Domain
 
+UNREADABLE: Final = ("bytes", "impossible", "nested", "oversized")
+"""The kinds that are about no saga, not even one that nobody has started."""
 _REMEMBERED: Final = 256
 _FUTURE: Final = 1000  # rounds and attempts that no saga comes to
 _NOBODY: Final = "nobody"
@@ -73,8 +75,9 @@ class Garbage:
                 messages = [from_envelope(envelope) for envelope in codec.decode(payload)]
                 self._replies.extend(message for message in messages if isinstance(message, Reply))
 
-    def draw(self) -> Shout:
-        kind = self._random.choice(list(self.KINDS))
+    def draw(self, kinds: Sequence[str] = ()) -> Shout:
+        """One of these kinds; of any, unless some are given."""
+        kind = self._random.choice(kinds or list(self.KINDS))
         subject, payload = self.KINDS[kind](self)
         return Shout(kind, subject, payload)
 

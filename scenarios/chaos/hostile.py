@@ -1,8 +1,8 @@
 """A client of the broker that was let in and means harm: it repeats what it hears, and publishes garbage."""
 
 import asyncio
-import logging
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -11,31 +11,41 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from actors.messages import StartSaga, from_envelope, to_envelope
+from broker import codec, subjects
 from broker.jetstream_dial import Login, parse_servers, tls_context
 from broker.jetstream_link import Link, end
-from scenarios.chaos.garbage import Garbage
-from scenarios.scenario import Domain
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.garbage import Garbage, Shout
+from scenarios.chaos.meddler import Meddler, another_start
+from scenarios.scenario import COORDINATOR_NAME, Domain
 from scenarios.serving import Access
-
-logger = logging.getLogger("sagasim.chaos")
 
 _TICK_SECONDS: Final = 0.02
 _ALL: Final = "saga.>"
-_DEAD: Final = "saga.dead."
+_UNREPEATED: Final = ("saga.dead.", "saga.event.")
 _MINE: Final = "Sagasim-Hostile"  # the header by which it knows its own
+_SENDER: Final = "hostile"
+_ECHO, _START = "echo", "start"
 
 
 class Hostile:
-    """Publishes `per_second` messages to the subjects of a domain, from `start` to `close`.
+    """Publishes garbage to the subjects of a domain, `per_second` messages, from `start` to `close`.
 
-    `seed` draws them, though what it repeats depends on what it hears. When the broker is away, so is it.
+    What it hears it says again with the probability `echoes`, and it starts sagas again as `faults` of the kind
+    `starts` say. Its copies have no ids, so no duplicate window helps. `seed` draws all of it, though what it repeats
+    depends on what it hears. When the broker is away, so is it.
     """
 
-    def __init__(self, domain: Domain, seed: int, per_second: float) -> None:
+    def __init__(self, domain: Domain, seed: int, per_second: float = 0.0, faults: Sequence[Fault] = ()) -> None:
         self.sent: Counter[str] = Counter()
         """How many messages of each kind it has published."""
-        self._garbage = Garbage(domain, Random(f"hostile/{seed}"))
-        self._per_second = per_second
+        self.per_second = per_second
+        self.echoes = 0.0
+        self._random = Random(f"hostile/{seed}")
+        self._garbage = Garbage(domain, self._random)
+        self._meddler = Meddler(tuple(faults), lambda chance: self._random.random() < chance, self._start_again)
+        self._queue: deque[Shout] = deque()
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -49,27 +59,47 @@ class Hostile:
         self._task = asyncio.create_task(self._shout(link))
 
     async def close(self) -> None:
+        """Idempotent."""
         await end(self._task)
         if self._link is not None:
             await self._link.close()
+
+    # --- hearing -----------------------------------------------------------------------------------------------
 
     async def _listen(self, client: Client) -> None:
         await client.subscribe(_ALL, cb=self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        if _MINE not in (message.headers or {}) and not message.subject.startswith(_DEAD):
-            self._garbage.hear(message.subject, message.data)
+        if _MINE in (message.headers or {}) or message.subject.startswith(_UNREPEATED):
+            return
+        self._garbage.hear(message.subject, message.data)
+        if self._random.random() < self.echoes:
+            self._queue.append(Shout(_ECHO, message.subject, message.data))
+        with suppress(ValueError):  # not everybody makes sense
+            for heard in [from_envelope(envelope) for envelope in codec.decode(message.data)]:
+                self._meddler.hears(COORDINATOR_NAME, heard)
+
+    def _start_again(self, start: StartSaga, conflicting: bool) -> None:
+        again = to_envelope(another_start(start, _SENDER, conflicting=conflicting))
+        payload = codec.join([codec.encode_envelope(again)])
+        self._queue.append(Shout(_START, subjects.start(start.definition), payload))
+
+    # --- shouting ----------------------------------------------------------------------------------------------
 
     async def _shout(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
-        begun, drawn = loop.time(), 0
+        latest, due = loop.time(), 0.0
         while True:
             client = await link.attached()
-            due = int((loop.time() - begun) * self._per_second)
+            now = loop.time()
+            due += (now - latest) * self.per_second
+            latest = now
+            while due >= 1:
+                due -= 1
+                self._queue.append(self._garbage.draw())
             with suppress(nats_errors.Error, OSError):  # the connection has ended: the link dials again
-                for _ in range(due - drawn):
-                    shout = self._garbage.draw()
+                while self._queue:
+                    shout = self._queue.popleft()
                     await client.publish(shout.subject, shout.payload, headers={_MINE: shout.kind})
                     self.sent[shout.kind] += 1
-            drawn = due
             await asyncio.sleep(_TICK_SECONDS)

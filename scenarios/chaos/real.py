@@ -8,13 +8,14 @@ from contextlib import suppress
 from random import Random
 
 from scenarios.chaos.faults import REAL, REPEATED, Fault
+from scenarios.chaos.hostile import Hostile
 from scenarios.chaos.lines import Lines, need_lines
 from scenarios.chaos.moods import MOOD_OF, write_moods
-from scenarios.chaos.stranger import Stranger
 from scenarios.chaos.trouble import Mood
 from scenarios.cluster import Cluster
 from scenarios.places import BROKER
 from scenarios.scenario import Domain
+from scenarios.serving import Access
 
 POLL_SECONDS = 0.01
 SUCCESSOR_SECONDS = 5.0
@@ -33,7 +34,8 @@ class RealFaults:
     """The faults of a while, done to a cluster: `begin`, wait while they are `pending`, then `heal`.
 
     What real mode cannot carry out, and what nodes or the load see to themselves (boundaries, cancels), is passed
-    over. Faults of the network need `lines`; those of services need nodes that were told so. `url` is the broker's.
+    over. Faults of the network need `lines`; those of services need nodes that were told so. A hostile client gets
+    into the broker by `access`.
     """
 
     def __init__(
@@ -43,29 +45,31 @@ class RealFaults:
         *,
         domain: Domain,
         seed: int,
-        url: str,
+        access: Access,
         lines: Lines | None = None,
     ) -> None:
         self._cluster = cluster
         self._faults = [fault for fault in faults if not fault.why_not(REAL)]
+        if need_lines(self._faults) and lines is None:
+            raise ValueError("faults of the network need lines")
+        self._access = access
         self._lines = lines
         self._random = Random(f"{seed}/real")
         self._moods: defaultdict[str, Mood] = defaultdict(Mood)
-        self._stranger: Stranger | None = None
+        self._hostile: Hostile | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        if any(fault.kind in _STRANGE for fault in self._faults):
-            self._stranger = Stranger(url, domain, self._faults, Random(f"{seed}/stranger"))
+        if any(fault.kind in _HOSTILE for fault in self._faults):
+            self._hostile = Hostile(domain, seed, faults=self._faults)
 
     async def begin(self) -> None:
-        """Set every fault's clock. Raises BrokerError if a stranger is wanted and the broker cannot be reached."""
+        """Set every fault's clock. Raises BrokerError if a hostile client is wanted and the broker out of reach."""
         if need_troubled_services(self._faults):
             write_moods(self._cluster.data, self._moods)
-        if self._stranger is not None:
-            await self._stranger.begin()
-        clocked = [fault for fault in self._faults if fault.kind in _STRIKES]
-        if need_lines(clocked) and self._lines is None:
-            raise ValueError("faults of the network need lines")
-        self._tasks = [asyncio.create_task(self._carry_out(fault)) for fault in clocked]
+        if self._hostile is not None:
+            await self._hostile.start(self._access)
+        self._tasks = [
+            asyncio.create_task(self._carry_out(fault)) for fault in self._faults if fault.kind in _STRIKES
+        ]
 
     @property
     def pending(self) -> bool:
@@ -80,8 +84,8 @@ class RealFaults:
         self._tasks = []
         if self._lines is not None:
             self._lines.heal()
-        if self._stranger is not None:
-            await self._stranger.close()
+        if self._hostile is not None:
+            await self._hostile.close()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -90,8 +94,8 @@ class RealFaults:
     def counts(self) -> dict[str, int]:
         """What has come of them that no node counts; only what has happened."""
         found = {"zombies_fenced": self._cluster.zombies_fenced}
-        if self._stranger is not None:
-            found |= self._stranger.counts
+        if self._hostile is not None:
+            found |= {f"hostile_{kind}": count for kind, count in self._hostile.sent.items()}
         return {name: count for name, count in found.items() if count}
 
     # --- one kind after another ------------------------------------------------------------------------------
@@ -217,18 +221,18 @@ class RealFaults:
 
     async def _messages(self, fault: Fault) -> None:
         assert fault.detail in REPEATED
-        assert self._stranger is not None
+        assert self._hostile is not None
         self._cluster.note(fault)
-        self._stranger.repeats = max(self._stranger.repeats, fault.value)
+        self._hostile.echoes = max(self._hostile.echoes, fault.value)
         await asyncio.sleep(fault.seconds)
-        self._stranger.repeats = 0.0
+        self._hostile.echoes = 0.0
 
     async def _garbage(self, fault: Fault) -> None:
-        assert self._stranger is not None
+        assert self._hostile is not None
         self._cluster.note(fault)
-        for _ in range(int(fault.seconds * fault.value)):
-            self._stranger.talk_nonsense()
-            await asyncio.sleep(1 / fault.value)
+        self._hostile.per_second += fault.value
+        await asyncio.sleep(fault.seconds)
+        self._hostile.per_second -= fault.value
 
 
 def _limit_files(pid: int, size: int) -> None:
@@ -238,7 +242,7 @@ def _limit_files(pid: int, size: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
 
 
-_STRANGE = ("messages", "garbage", "starts")
+_HOSTILE = ("messages", "garbage", "starts")
 _STRIKES: Mapping[str, Callable[[RealFaults, Fault], Awaitable[None]]] = {
     "messages": RealFaults._messages,
     "delay": RealFaults._delay,

@@ -63,7 +63,9 @@ def take_over(zombie: Environment, tables: Sequence[str]) -> Environment:
     the two share one LMDB handle: close the successor, and leave the zombie's environment open.
     """
     handles, epoch = claim(zombie.path, zombie._lmdb, tables)
-    return Environment(zombie.path, zombie._lmdb, handles, epoch, zombie._lock, zombie._max_map_size_bytes)
+    return Environment(
+        zombie.path, zombie._lmdb, handles, epoch, zombie._lock, zombie._max_map_size_bytes, sync=False
+    )
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from actors.messages import RESUME, Control, StartSaga, to_envelope
 from broker import subjects
 from broker.batching import Batcher
-from scenarios.chaos.strangers import another_start
+from scenarios.chaos.meddler import another_start
 from scenarios.scenario import COORDINATOR_NAME
 from scenarios.simulation.trace import OPERATOR
 from scenarios.simulation.world import SimulatedWorld

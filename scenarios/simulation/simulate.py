@@ -175,7 +175,7 @@ class _Life:
         ended = [j.ended_at - j.sent_at for j in load.ended if j.ended_at is not None and j.ended_at > j.sent_at]
         to_pivot = [j.pivot_at - j.sent_at for j in load.ended if j.pivot_at is not None]
         elapsed = (load.ended_at or world.loop.time()) - load.begun_at
-        lost = max(0, findings.lost - parked)
+        lost, fenced = max(0, findings.lost - parked), seen["zombie fenced"]
         bad = self.violations or lost or findings.duplicate_effects
         return SimResult(
             self.scenario.name, self.seed, "sim", self.plan.orders,
@@ -192,7 +192,7 @@ class _Life:
             sagas_per_second=round(len(ended) / elapsed, 1) if elapsed > 0 else 0.0,
             latency_ms=percentiles_ms(ended),
             latency_to_pivot_ms=percentiles_ms(to_pivot),
-            counters=dict(sorted(counters.items())),
+            counters=dict(sorted(counters.items())) | ({"zombies_fenced": fenced} if fenced else {}),
             plan=self.plan.lines(),
             steps=world.loop.steps,
             seen={name: seen[name] for name in reachable(self.sagas[name] for name in sorted(definitions))},

@@ -7,9 +7,10 @@ from actors.messages import StartSaga
 from broker.receipt import Probe
 from broker.simulated import Faults
 from scenarios.chaos.faults import ACCIDENTS, KINDS, SIM, STANDING, Fault
+from scenarios.chaos.garbage import UNREADABLE, Garbage
+from scenarios.chaos.meddler import Meddler
 from scenarios.chaos.moods import MOOD_OF
 from scenarios.chaos.plan import FaultPlan
-from scenarios.chaos.strangers import Meddler, nonsense
 from scenarios.chaos.trouble import Troubles
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Kill
 from scenarios.simulation.ambush import Ambush
@@ -183,12 +184,14 @@ class Strikes:
         self._later(fault.seconds, setattr, mood, MOOD_OF[fault.kind], 0.0)
 
     def _garbage(self, fault: Fault) -> None:
+        garbage = Garbage(self.world.scenario.domain, self.world.random)
         for i in range(int(fault.seconds * fault.value)):
-            self._later(i / fault.value, self._talk_nonsense)
+            self._later(i / fault.value, self._shout, garbage)
 
-    def _talk_nonsense(self) -> None:
+    def _shout(self, garbage: Garbage) -> None:
         self.strange_messages += 1
-        self.operator.say(*nonsense(self.world.random, self.world.scenario.domain))
+        shout = garbage.draw(UNREADABLE)  # the watcher takes sagas of strangers for forgotten ones
+        self.operator.say(shout.subject, shout.payload)
 
     def _clock(self, fault: Fault) -> None:
         for node in self._nodes(fault.target):

@@ -59,7 +59,7 @@ class Outcome:
     sent after it; `all_ended_seconds`: until all that were in flight have.
 
     `lost` are orders, `messages_lost` of the `messages` that the broker had acknowledged, measured beside the load.
-    `asked_again` counts commands, starts and orders. `left` and `said` tell of what does not recover by itself.
+    `asked_again` counts commands, starts, orders, and sagas that came from their snapshots. `left` and `said` tell of what does not recover by itself.
     """
 
     event: str
@@ -165,9 +165,10 @@ def _end_of(journey: Journey) -> float:
 
 
 def _asked_again(stores: Stores, load: Load) -> int:
+    """At least: of a life that was killed the last half second is not counted."""
     counters = stores.counters()
-    journeys = [*load.ended, *load.waiting()]
-    return counters.get("timeouts", 0) + counters.get("outbox_resent", 0) + sum(j.attempt - 1 for j in journeys)
+    asked = sum(counters.get(name, 0) for name in ("timeouts", "outbox_resent", "rehydrated"))
+    return asked + sum(journey.attempt - 1 for journey in [*load.ended, *load.waiting()])
 
 
 class _Probe:

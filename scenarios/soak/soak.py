@@ -19,6 +19,7 @@ from scenarios.cluster import ClusterError
 from scenarios.judging import Evidence, judge
 from scenarios.places import SERVICES
 from scenarios.scenario import Result, Scenario
+from scenarios.serving import Access
 from scenarios.soak.ground import Ground, ground, logger
 from scenarios.soak.recovery import RecoveryWatch
 from scenarios.soak.tally import Tally
@@ -130,7 +131,7 @@ class Soak:
             drawn,
             domain=self._scenario.domain,
             seed=1000 * self._options.seed + number,
-            url=on.server.url,
+            access=Access(on.server.url),
             lines=on.lines,
         )
         await faults.begin()

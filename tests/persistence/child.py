@@ -159,18 +159,19 @@ async def _one_by_one(path: Path, probe: Probe) -> None:
         say(str(number))
 
 
-def full_disk(path: Path) -> None:
-    """Commit one work, then three on a disk without room; a line on stdin makes room."""
+def no_room(path: Path, what: str) -> None:
+    """Commit one work, then three without room on the "disk" or in "memory"; a line on stdin makes room."""
+    first_bytes, value_bytes = (100_000, 100_000) if what == "disk" else (27_000_000, 3_000_000)
 
     class Tell(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(f"{record.levelname} {record.getMessage()}")
 
-    logging.getLogger("persistence").addHandler(Tell())
+    logging.getLogger("sagasim.store").addHandler(Tell())
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        environment = Environment.open(path, ("a", "b"))
+        environment = Environment.open(path, ("a", "b"), map_size_bytes=1 << 25)
         thread = CommitThread(loop)
         committer = GroupCommit(environment, loop, thread, retry_delay_seconds=0.001, max_retry_delay_seconds=0.004)
         finished = asyncio.Event()
@@ -181,20 +182,20 @@ def full_disk(path: Path) -> None:
                 finished.set()
 
         def work(tx: Transaction, number: int) -> int:
-            tx.put("a", b"%d" % number, b"v" * 100_000)
+            tx.put("a", b"%d" % number, b"v" * (value_bytes if number else first_bytes))
             return number
 
         committer.submit(lambda tx: work(tx, 0), done)
         await finished.wait()
         finished.clear()
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        size = (path / "data.mdb").stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, hard))
+        limited, least = _taken(path, what)
+        _, hard = resource.getrlimit(limited)
+        resource.setrlimit(limited, (least, hard))
         for number in (1, 2, 3):
             committer.submit(lambda tx, number=number: work(tx, number), done)  # type: ignore[misc]
         await loop.run_in_executor(None, sys.stdin.readline)
         say("room")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        resource.setrlimit(limited, (hard, hard))
         await finished.wait()
         say(f"commits {committer.commits} works {committer.works}")
         thread.close()
@@ -203,16 +204,23 @@ def full_disk(path: Path) -> None:
     asyncio.run(run())
 
 
+def _taken(path: Path, what: str) -> tuple[int, int]:
+    """Which limit leaves no room for a further work, but some for everything else."""
+    if what == "disk":
+        return resource.RLIMIT_FSIZE, (path / "data.mdb").stat().st_size + 50_000
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return resource.RLIMIT_AS, pages * resource.getpagesize() + 24_000_000
+
+
 def main(role: str, path: str, *arguments: str) -> None:
     signal.alarm(LIFETIME_SECONDS)
-    if role == "crash":
-        crash(Path(path), *arguments)
+    if arguments:
+        {"crash": crash, "no_room": no_room}[role](Path(path), *arguments)
     else:
         roles = {
             "zombie": zombie,
             "reader": reader,
             "committer": committer,
-            "full_disk": full_disk,
             "two_databases": two_databases,
         }
         roles[role](Path(path))

@@ -11,10 +11,10 @@ import pytest
 
 from persistence import backup
 from persistence.backup import copy_database, one_instant
-from persistence.check import verify, verify_live
 from persistence.environment import Environment
 from persistence.errors import CorruptError, DiskError, StorageError, from_lmdb
 from persistence.transaction import Transaction
+from persistence.verify import verify, verify_live
 from tests.persistence.child import Child
 from tests.persistence.conftest import MakeEnvironment
 
@@ -187,6 +187,6 @@ def test_every_page_beside_a_writer(make: MakeEnvironment, monkeypatch: pytest.M
             return ["torn"]
         return verify(path)
 
-    monkeypatch.setattr("persistence.check.verify", disturbed)
+    monkeypatch.setattr("persistence.verify.verify", disturbed)
     assert verify_live(path) == []
     assert verify_live(path) is None

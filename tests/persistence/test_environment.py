@@ -1,5 +1,6 @@
 """Opening, fencing, growing and closing an environment."""
 
+import itertools
 import os
 import resource
 import stat
@@ -252,6 +253,41 @@ def test_map_limit(make: MakeEnvironment) -> None:
     one_line(error)
     with environment.read() as tx:
         assert tx.count("a") == 0
+
+
+def test_map_limit_of_a_later_opening(make: MakeEnvironment) -> None:
+    """A limit below the size that the map once had holds; with one below what is in use nothing opens."""
+    environment = make(map_size_bytes=1 << 24)
+    environment.update(put_many)
+    environment.close()
+    again = make(max_map_size_bytes=1 << 22)
+    with pytest.raises(FullError, match="limit of 4194304 bytes"):
+        again.update(lambda tx: tx.put("b", b"k", b"v" * (1 << 22)))
+    again.close()
+    with pytest.raises(FullError, match="limit of 65536 bytes"):
+        make(max_map_size_bytes=1 << 16)
+
+
+def fill(environment: Environment) -> int:
+    """Put records until the map is full; how many went in."""
+    for number in itertools.count():
+        try:
+            environment.update(lambda tx, number=number: tx.put("a", b"%08d" % number, b"v" * 2000))  # type: ignore[misc]
+        except FullError:
+            return number
+    raise AssertionError
+
+
+def test_a_map_without_room_is_enlarged_at_open(make: MakeEnvironment) -> None:
+    """What the last life has filled to the brim opens, also with the tables that a newer version has besides."""
+    environment = make(map_size_bytes=1 << 20, max_map_size_bytes=1 << 20)
+    records = fill(environment)
+    environment.close()
+    tables = ("a", *(f"further-{number}-{'x' * 400}" for number in range(60)))
+    again = Environment.open(environment.path, tables, map_size_bytes=1 << 20, sync=False)
+    with again.read() as tx:
+        assert tx.count("a") == records
+    again.close()
 
 
 def test_grown_map_is_remembered(make: MakeEnvironment) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from persistence.check import verify
 from persistence.environment import Environment
+from persistence.verify import verify
 from tests.persistence.child import Child
 
 
@@ -52,18 +52,21 @@ def test_killed_at_the_commit(tmp_path: Path, point: str, stored: list[int]) -> 
     assert numbers(tmp_path, "a") == stored
 
 
-def test_full_disk(tmp_path: Path) -> None:
-    """On a full disk the node stalls with one line, reports nothing early, loses nothing and recovers."""
-    with Child("full_disk", tmp_path) as child:
+@pytest.mark.parametrize(
+    ("what", "words"), [("disk", "the disk is full or failing"), ("memory", "its map cannot grow to 67108864 bytes")]
+)
+def test_no_room(tmp_path: Path, what: str, words: str) -> None:
+    """Without room on the disk, or for a larger map, the node stalls with one line, loses nothing and recovers."""
+    with Child("no_room", tmp_path, what) as child:
         assert child.line() == "done 0 None"
         stalled = child.line()
         assert stalled.startswith("ERROR")
-        assert "the disk is full or failing" in stalled
+        assert words in stalled
         child.say("make room")
         said = list(itertools.takewhile(bool, iter(child.line, "")))
         assert child.wait() == 0
     assert said[0] == "room"
     assert said[1].startswith("WARNING")
-    assert "the disk works again" in said[1]
+    assert "the store works again" in said[1]
     assert said[2:] == ["done 1 None", "done 2 None", "done 3 None", "commits 2 works 4"]
     assert numbers(tmp_path, "a") == [0, 1, 2, 3]

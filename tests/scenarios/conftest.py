@@ -91,6 +91,19 @@ def until_under_way(data: Path, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"the run ended too early: {process.communicate()[0]}")
 
 
+def pids_of(data: Path, what: str) -> list[int]:
+    """The processes of one node of a run, by their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if what in words and any(str(data) in word for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
 @pytest.fixture
 def sim(tmp_path: Path) -> Iterator[Sim]:
     sim = Sim(tmp_path)

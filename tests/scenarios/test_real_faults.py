@@ -35,92 +35,95 @@ def said(sim: Sim, node: str, words: str) -> int:
 
 
 def test_nodes_are_killed_paused_and_overtaken(sim: Sim) -> None:
-    """Crashes in a row, at a boundary, pauses; and of each node a zombie: a stopped process whose successor has taken
-    its directory finds itself fenced when it wakes, says so in one line, and ends. What the directory says was
-    carried out in an earlier run is not done again."""
+    """Crashes in a row, at a boundary, pauses; and a zombie: a stopped process whose successor has taken its
+    directory finds itself fenced when it wakes, says so in one line, and ends. What the directory says was carried
+    out in an earlier run is not done again. The coordinator's zombie is a scenario of the house."""
     (sim.home / "data").mkdir()
-    done = Fault("crash", SERVICES, 3.0, 0.1)
+    done = Fault("crash", SERVICES, 2.0, 0.1)
     (sim.home / "data" / FIRED_FILE).write_text(f"{to_text(done)}\n")
     result = lived(
         sim,
         """
-        Fault("zombie", COORDINATOR, 0.05, 1.5, value=0.1),
-        Fault("zombie", SERVICES, 0.05, 1.5, value=0.1),
-        Fault("pause", SERVICES, 2.5, 0.3),
-        Fault("pause", COORDINATOR, 2.5, 0.3),
-        Fault("crash", SERVICES, 3.0, 0.1),
-        Fault("crash", COORDINATOR, 3.0, 0.1, count=2),
+        Fault("zombie", SERVICES, 0.05, 1.0, value=0.1),
+        Fault("pause", SERVICES, 1.5, 0.3),
+        Fault("pause", COORDINATOR, 1.5, 0.3),
+        Fault("crash", SERVICES, 2.0, 0.1),
+        Fault("crash", COORDINATOR, 2.0, 0.1, count=2),
         Fault("boundary", SERVICES, 0.0, 0.1, "commit.before", count=30),
         """,
     )
     kinds = Counter(text.split()[0] for text in result["faults_injected"])
-    assert kinds == {"zombie": 2, "pause": 2, "crash": 2, "boundary": 1}
+    assert kinds == {"zombie": 1, "pause": 2, "crash": 2, "boundary": 1}
     assert result["faults_injected"][0] == str(done)
     fired = (sim.home / "data" / FIRED_FILE).read_text().splitlines()
     assert Counter(map(from_text, fired))[done] == 1
-    assert result["counters"]["zombies_fenced"] == 2
-    logs = sim.home / "data" / "logs"
-    for node in (COORDINATOR, SERVICES):
-        (line,) = (logs / f"{node}.stderr").read_text().splitlines()
-        assert OVERTAKEN in line
-        assert line.endswith("has claimed the database; this process must stop")
+    assert result["counters"]["zombies_fenced"] == 1
+    (line,) = (sim.home / "data" / "logs" / f"{SERVICES}.stderr").read_text().splitlines()
+    assert OVERTAKEN in line
+    assert line.endswith("has claimed the database; this process must stop")
 
 
-def test_the_broker_and_the_lines_to_it_fail(sim: Sim) -> None:
-    """The broker is killed, stopped, and killed with its store deleted; lines are slow, narrow, reset, cut, silent.
-    The nodes come back to it each time."""
+def test_disks_the_broker_and_the_lines_to_it_fail(sim: Sim) -> None:
+    """The nodes' disks take nothing for a while; the broker is killed, stopped, and killed with its store deleted;
+    lines are slow, narrow, reset, cut, silent. The stores go on, and the nodes come back to the broker each time."""
     result = lived(
         sim,
         """
-        Fault("delay", "", 0.05, 0.5, value=0.02),
-        Fault("narrow", COORDINATOR, 0.05, 0.5, value=50_000),
-        Fault("broker-crash", "", 0.1, 0.2, "keep"),
-        Fault("partition", COORDINATOR, 0.6, 0.0, "reset"),
-        Fault("partition", SERVICES, 0.6, 0.5, "cut"),
-        Fault("partition", COORDINATOR, 0.8, 0.5, "out"),
-        Fault("partition", SERVICES, 1.2, 0.3, "in"),
-        Fault("partition", COORDINATOR, 1.4, 0.3, "both"),
-        Fault("pause", BROKER, 1.8, 0.3),
-        Fault("broker-crash", "", 2.3, 0.3, "wipe"),
+        Fault("disk", SERVICES, 0.0, 0.4, "fail", 1.0),
+        Fault("disk", COORDINATOR, 0.4, 0.6, "fail", 1.0),
+        Fault("delay", "", 1.1, 0.5, value=0.02),
+        Fault("narrow", COORDINATOR, 1.1, 0.5, value=50_000),
+        Fault("broker-crash", "", 1.1, 0.2, "keep"),
+        Fault("partition", COORDINATOR, 1.6, 0.0, "reset"),
+        Fault("partition", SERVICES, 1.6, 0.4, "cut"),
+        Fault("partition", COORDINATOR, 1.8, 0.4, "out"),
+        Fault("partition", SERVICES, 2.1, 0.3, "in"),
+        Fault("partition", COORDINATOR, 2.3, 0.3, "both"),
+        Fault("pause", BROKER, 2.6, 0.3),
+        Fault("broker-crash", "", 3.0, 0.3, "wipe"),
         """,
     )
-    assert len(result["faults_injected"]) == 10
+    assert len(result["faults_injected"]) == 12
     for node in (COORDINATOR, SERVICES):
-        assert said(sim, node, "lost the connection to the broker") >= 3
-        assert said(sim, node, "connected to the broker") >= 2
+        assert said(sim, node, "connected to the broker") == said(sim, node, "lost the connection to the broker") > 0
     assert not any("Traceback" in path.read_text() for path in (sim.home / "data" / "logs").iterdir())
+    # A disk that fails while LMDB writes its root ends the node: it is started again.
+    assert said(sim, SERVICES, "the store works again") or len(epochs(sim, SERVICES)) > 1
+    assert said(sim, COORDINATOR, "the store works again") or len(epochs(sim, COORDINATOR)) > 1
 
 
-def test_services_are_in_trouble_disks_fail_and_strangers_talk(sim: Sim) -> None:
-    """Services throw, refuse and dawdle; customers change their minds; the disk takes nothing for a while; a stranger
-    repeats what it hears, starts sagas again, and says what nobody can read: each of that is a dead letter."""
+def epochs(sim: Sim, node: str) -> list[Path]:
+    """A file of figures for each life of a node."""
+    return list((sim.home / "data" / node).glob("stats-*.json"))
+
+
+def test_services_are_in_trouble_and_a_client_is_hostile(sim: Sim) -> None:
+    """Services throw, refuse and dawdle; customers change their minds; somebody repeats what he hears, starts sagas
+    again, and publishes garbage, which becomes dead letters. What is parked for it is resumed, and ends."""
     result = lived(
         sim,
         """
-        Fault("throws", "payment", 0.0, 1.0, value=0.5),
-        Fault("refuses", "inventory", 0.0, 1.0, value=0.5),
-        Fault("slow", "shipping", 0.0, 1.0, value=0.05),
+        Fault("throws", "payment", 0.0, 1.5, value=0.5),
+        Fault("refuses", "inventory", 0.0, 1.5, value=0.5),
+        Fault("slow", "shipping", 0.0, 1.5, value=0.05),
         Fault("messages", "", 0.0, 2.0, "duplicate", 0.5),
         Fault("starts", detail="same", value=0.3),
         Fault("starts", detail="conflicting", value=0.3),
-        Fault("garbage", "", 0.0, 0.5, value=40),
+        Fault("garbage", "", 0.0, 1.0, value=80),
         Fault("cancel", count=1, value=0.0),
-        Fault("disk", COORDINATOR, 0.1, 0.4, "fail", 1.0),
-        Fault("disk", SERVICES, 0.6, 0.4, "fail", 1.0),
         """,
     )
     counters = result["counters"]
     assert counters["faulted"] > 0
     assert counters["duplicates_suppressed"] > 0
-    assert counters["repeated_by_stranger"] > 0
-    assert counters["started_by_stranger"] > 0
-    assert counters["nonsense_of_stranger"] == 20
-    assert counters["coordinator_dead_letters"] + counters["services_dead_letters"] >= 20
+    assert counters["hostile_echo"] > 0
+    assert counters["hostile_start"] > 0
+    assert counters["hostile_impossible"] > 0
+    assert counters["coordinator_dead_letters"] > 0
     assert said(sim, SERVICES, "thrown on purpose") > 0
-    assert said(sim, COORDINATOR, "parked: commit_stock refused: refused on purpose") > 0
-    assert result["parked"] == 0, "they are resumed when all is healed"
-    # A disk that fails while LMDB writes its root ends the node: it is started again.
-    assert said(sim, COORDINATOR, "the disk works again") or counters.get("rehydrated", 0)
+    assert said(sim, COORDINATOR, "refused: refused on purpose") > 0
+    assert said(sim, COORDINATOR, "parked: ") > 0
+    assert result["parked"] == 0
 
 
 def test_what_is_drawn_is_the_same_in_both_modes(sim: Sim) -> None:

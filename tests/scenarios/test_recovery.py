@@ -2,12 +2,11 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from scenarios.scenario import BOUNDARIES, COORDINATOR, SERVICES
-from tests.scenarios.conftest import Sim, until_under_way
+from tests.scenarios.conftest import Sim, pids_of, until_under_way
 
 CRASH_STORY = '''"""One crash at one boundary."""
 
@@ -37,19 +36,6 @@ def test_a_crash_at_a_boundary_loses_nothing(sim: Sim, node: str, step: str, bou
     assert result["faults_injected"] == [f"kill {node} at {boundary}, {step} of saga 3"]
 
 
-def _pids(data: Path, what: str) -> list[int]:
-    """The processes of one node of a run, by their command lines."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if what in words and any(str(data) in word for word in words):
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("node", [COORDINATOR, SERVICES, "nats-server"])
 def test_whoever_kills_a_node_the_run_passes(sim: Sim, node: str) -> None:
     """A node killed from outside is started again, and the run ends with the verdict passed."""
@@ -57,7 +43,7 @@ def test_whoever_kills_a_node_the_run_passes(sim: Sim, node: str) -> None:
     arguments = ("mixed", "--orders", "500", "--seed", "9", "--plain", "--data", str(data))
     run = sim.start("run", *arguments, "--json", str(sim.home / "result.json"))
     until_under_way(data, run)
-    pids = [int((data / "broker" / "nats-server.pid").read_text())] if node == "nats-server" else _pids(data, node)
+    pids = [int((data / "broker" / "nats-server.pid").read_text())] if node == "nats-server" else pids_of(data, node)
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -93,5 +79,5 @@ def test_a_run_that_is_stopped_stops_cleanly_and_is_resumed(sim: Sim, signal_num
     assert run.returncode == status
     assert "go on with: run_sim.py run mixed --data" in output
     assert "Traceback" not in output
-    assert _pids(data, COORDINATOR) == _pids(data, SERVICES) == []
+    assert pids_of(data, COORDINATOR) == pids_of(data, SERVICES) == []
     assert sim.passed("mixed")["verdict"] == "passed"

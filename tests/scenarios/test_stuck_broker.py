@@ -61,7 +61,7 @@ scenario = replace(happy, load=load, expectations=())
 """
 
 
-def _limit_files(pid: int, size: int) -> None:
+def limit_files(pid: int, size: int) -> None:
     """Let a process write no file beyond a size: the server's streams take it as they take a full disk."""
     _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
@@ -85,9 +85,9 @@ def test_a_broker_that_no_longer_stores_is_started_again(sim: Sim) -> None:
             break
     data = sim.home / "data"
     pid = int((data / "broker" / "nats-server.pid").read_text())
-    _limit_files(pid, 0)
+    limit_files(pid, 0)
     _wait_for(data / "logs", "not acknowledged within", run)
-    _limit_files(pid, resource.RLIM_INFINITY)
+    limit_files(pid, resource.RLIM_INFINITY)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     told = [line for line in output.splitlines() if line.startswith("broker ")]

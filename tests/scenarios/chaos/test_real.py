@@ -19,6 +19,7 @@ from scenarios.chaos.real import RealFaults
 from scenarios.chaos.trouble import Mood
 from scenarios.cluster import Cluster
 from scenarios.scenario import COORDINATOR, SERVICES
+from scenarios.serving import Access
 from scenarios.shop.domain import SHOP
 from scenarios.stories import happy
 
@@ -90,7 +91,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def executor(cluster: QuietCluster, *faults: Fault, lines: Lines | None = None) -> RealFaults:
-    return RealFaults(cast(Cluster, cluster), faults, domain=SHOP, seed=1, url="", lines=lines)
+    return RealFaults(cast(Cluster, cluster), faults, domain=SHOP, seed=1, access=Access(""), lines=lines)
 
 
 def test_faults_of_lines_end_at_their_time(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_what_a_real_cluster_cannot_suffer_is_passed_over(tmp_path: Path) -> Non
         await doing.heal()
         assert cluster.noted == []
         with pytest.raises(ValueError, match="need lines"):
-            await executor(cluster, Fault("delay", "", 0.0, 1.0, value=0.1)).begin()
+            executor(cluster, Fault("delay", "", 0.0, 1.0, value=0.1))
 
     asyncio.run(live())
 

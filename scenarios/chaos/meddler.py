@@ -1,48 +1,19 @@
-"""What strangers do to the messages of a cluster, simulated or real: they listen in, repeat, lose, talk nonsense."""
+"""Who listens in on a cluster, simulated or real: loses some of a step's messages, and has sagas started twice."""
 
-from collections.abc import Callable, Sequence
-from random import Random
+from collections.abc import Callable
 
-from actors.definition import Saga
 from actors.messages import Command, Message, Reply, StartAnswer, StartSaga
 from actors.state import Verb
-from broker import subjects
-from broker.codec import pack
 from scenarios.chaos.faults import Fault
-from scenarios.scenario import COORDINATOR_NAME, Domain
+from scenarios.scenario import COORDINATOR_NAME
 
 _LATER_ATTEMPT = 100  # so that what is sent again differs from what a service itself sends again
-_NONSENSE = (
-    b"",
-    b"\xff\x00 no msgpack",
-    b"\x91",  # an array of one, which is missing
-    pack("hello"),
-    pack([["hello"]]),
-    pack([[1, "do", "saga"]]),
-    pack([[99, "do", "saga", "step", "handler", 0, 1, {}, "reply-to", 1]]),
-    pack([[1, "unheard-of", "saga"]]),
-)
 
 
 def another_start(start: StartSaga, sender: str, *, conflicting: bool) -> StartSaga:
     """The same start once more, or another one under its id."""
     input_ = {"another": True} if conflicting else start.input
     return StartSaga(start.saga_id, start.definition, input_, sender, start.attempt + _LATER_ATTEMPT)
-
-
-def nonsense(random: Random, domain: Domain) -> tuple[str, bytes]:
-    """A subject that somebody of the domain hears, and bytes that nobody can read: each becomes a dead letter."""
-    return random.choice(_heard_subjects(list(domain.sagas.values()))), random.choice(_NONSENSE)
-
-
-def _heard_subjects(sagas: Sequence[Saga]) -> list[str]:
-    services = sorted({step.service for saga in sagas for step in saga.steps})
-    return [
-        *(subjects.start(saga.name) for saga in sagas),
-        *(subjects.command(service) for service in services),
-        subjects.reply(COORDINATOR_NAME),
-        subjects.control(COORDINATOR_NAME),
-    ]
 
 
 class Meddler:
