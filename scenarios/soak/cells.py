@@ -59,7 +59,8 @@ class Outcome:
     sent after it; `all_ended_seconds`: until all that were in flight have.
 
     `lost` are orders, `messages_lost` of the `messages` that the broker had acknowledged, measured beside the load.
-    `asked_again` counts commands, starts, orders, and sagas that came from their snapshots. `left` and `said` tell of what does not recover by itself.
+    `asked_again` counts commands, starts, orders, and sagas that came from their snapshots. `left` and `said` tell of
+    what does not recover by itself.
     """
 
     event: str
