@@ -1,7 +1,8 @@
 # make sim    runs the flagship scenario: 200 orders while everything is killed under them
 # make test   runs the tests
 # make lint   format, lint, types, import direction
-# make soak   what takes longer
+# make soak   a quarter of an hour of kills and faults under load, with an audit after each minute of them
+# make test-long  the tests, and those of them that take minutes
 # make mutants  puts bugs into copies of the engine, and sees that the simulation finds each
 # Each works alone, first, on a machine with Python 3.11 or later, make and a package registry.
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: sim test lint soak mutants clean
+.PHONY: sim test test-long lint soak mutants clean
 
 sim: $(READY)
 	$(BIN)/python run_sim.py
@@ -24,8 +25,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-soak: $(READY)
+test-long: $(READY)
 	SAGASIM_SOAK=1 $(BIN)/python -m pytest
+
+soak: $(READY)
+	$(BIN)/python run_sim.py soak
 
 mutants: $(READY)
 	$(BIN)/python -m mutants.run

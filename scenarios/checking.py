@@ -33,6 +33,7 @@ def check_directory(data: Path, reference: str | None = None) -> Findings:
     if not roles:
         raise ScenarioError(f"{data}: there is no node's database here")
     findings = Findings()
+    findings.notes += [f"there is no database of the {role} here" for role in ROLES if role not in roles]
     scenario = _scenario(data, reference, findings)
     roles = [role for role in roles if _is_sound(data, role, findings)]
     with ExitStack() as stack:

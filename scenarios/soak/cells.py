@@ -59,7 +59,8 @@ class Outcome:
     sent after it; `all_ended_seconds`: until all that were in flight have.
 
     `lost` are orders, `messages_lost` of the `messages` that the broker had acknowledged, measured beside the load.
-    `asked_again` counts commands, starts and orders. `left` and `said` tell of what does not recover by itself.
+    `asked_again` counts commands, starts, orders, and sagas that came from their snapshots. `said` tells of what is
+    wrong, and of what does not recover by itself.
     """
 
     event: str
@@ -73,7 +74,6 @@ class Outcome:
     asked_again: int = 0
     works_again_seconds: float | None = None
     all_ended_seconds: float | None = None
-    left: dict[str, int] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
 
@@ -89,13 +89,21 @@ async def measure(event: str, setting: Setting, data: Path) -> Outcome:
     return outcome
 
 
+def _strike_everything(on: Ground) -> None:
+    """What a loss of power comes to at worst, where LMDB waits for the disk."""
+    on.strike_both()
+    on.cluster.wipe_broker()
+
+
 STRIKES: Mapping[str, Callable[[Ground], object]] = {
     "coordinator: SIGKILL": lambda on: on.cluster.strike(COORDINATOR),
     "services: SIGKILL": lambda on: on.cluster.strike(SERVICES),
     "both nodes at once: SIGKILL": lambda on: on.strike_both(),
     "broker: SIGKILL": lambda on: on.cluster.strike(BROKER),
     "broker: disk lost": lambda on: on.cluster.wipe_broker(),
+    "everything at once: SIGKILL, broker's disk lost": _strike_everything,
 }
+
 DISK_LOST = "coordinator: disk lost"
 RESTORED = "coordinator: disk lost, backup restored"
 EVENTS = (*STRIKES, DISK_LOST, RESTORED)
@@ -165,9 +173,10 @@ def _end_of(journey: Journey) -> float:
 
 
 def _asked_again(stores: Stores, load: Load) -> int:
+    """At least: of a life that was killed the last half second is not counted."""
     counters = stores.counters()
-    journeys = [*load.ended, *load.waiting()]
-    return counters.get("timeouts", 0) + counters.get("outbox_resent", 0) + sum(j.attempt - 1 for j in journeys)
+    asked = sum(counters.get(name, 0) for name in ("timeouts", "outbox_resent", "rehydrated"))
+    return asked + sum(journey.attempt - 1 for journey in [*load.ended, *load.waiting()])
 
 
 class _Probe:
@@ -214,15 +223,16 @@ async def _lose_disk(outcome: Outcome, setting: Setting, data: Path) -> None:
         _take_times(outcome, in_flight, load, struck_at)
         outcome.all_ended_seconds = None  # a client takes a CONFIRMED order for done
         orphans = _orphans(on.stores)
-        outcome.left = dict(Counter(f"orders {status} with something held" for status in orphans.values()))
-        outcome.left["dead letters"] = on.stores.counters().get("coordinator_dead_letters", 0)
+        held = [f"{count} {status}" for status, count in Counter(orphans.values()).items()]
+        outcome.said = [f"held for ever: {' and '.join(held) or 'no'} orders"]
+        outcome.said.append(f"{on.stores.counters().get('coordinator_dead_letters', 0)} dead letters")
         on.stores.close()  # the check opens them itself
-        outcome.said = [f"check: {kind}, {count} times" for (_, kind), count in check_directory(data).kinds.items()]
+        outcome.said += [f"check: {kind}, {count} times" for (_, kind), count in check_directory(data).kinds.items()]
         _start_again(on, orphans)
         again_at = now()
         while _orphans(on.stores) and now() - again_at < STALL_SECONDS:
             await asyncio.sleep(POLL_SECONDS)
-        outcome.left["started again, ms until nothing was held"] = round(1000 * (now() - again_at))
+        outcome.said.append(f"their sagas started again: nothing held {now() - again_at:.1f} s later")
         await on.until_at_rest()
         await on.cluster.stop()
         findings = on.stores.audit(settled=True)
@@ -278,21 +288,23 @@ async def _restore(outcome: Outcome, setting: Setting, data: Path) -> None:
         begun = time.monotonic()
         await _sim("backup", str(data), str(out))
         ended = len(on.load.ended)
-        outcome.left["backup, ms"] = round(1000 * (time.monotonic() - begun))
+        outcome.said = [f"backup taken in {time.monotonic() - begun:.1f} s"]
         for _ in range(round(BACKUP_AGE_SECONDS * WAVES_PER_SECOND)):
             _send_some(on.load, IN_FLIGHT)
             await asyncio.sleep(1 / WAVES_PER_SECOND)
         await _fill(on)
         outcome.in_flight = on.load.under_way
-        outcome.left["ended since the backup, forgotten and done again"] = len(on.load.ended) - ended
+        outcome.said.append(
+            f"{len(on.load.ended) - ended} orders that had ended since it are forgotten, and done again"
+        )
         await _remove_coordinator(on)
     begun = time.monotonic()
     await _sim("run", REFERENCE, "--data", str(out), "--plain", "--json", str(result_path))
     outcome.all_ended_seconds = round(time.monotonic() - begun, 2)
     result = json.loads(result_path.read_text())
     outcome.lost, outcome.duplicate_effects = result["lost"], result["duplicate_effects"]
-    outcome.said = result["violations"]
-    outcome.violations = len(outcome.said)
+    outcome.said += result["violations"]
+    outcome.violations = len(result["violations"])
 
 
 async def _sim(*words: str) -> None:

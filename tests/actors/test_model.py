@@ -3,8 +3,8 @@
 A shape is written step by step: its kind (c, p, r) and the steps that it needs by number, as in `c c p01 r2`. The
 rows below are all graphs of up to four steps, without edges that add nothing (`test_redundant_edges` holds that they
 add nothing). A number is the exact count of worlds, with `interrupt` and with `drain`: a model that silently shrank
-fails. The run `once` is always made; of the others those from `SOAK_FROM` worlds on only by `make soak`, which sets
-SAGASIM_SOAK. A dash is a run that is too large even for that.
+fails. The run `once` is always made; of the others those from `SOAK_FROM` worlds on only by `make test-long`, which
+sets SAGASIM_SOAK. A dash is a run that is too large even for that.
 """
 
 import os

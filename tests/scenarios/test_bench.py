@@ -64,7 +64,7 @@ def test_orders_together_share_messages_and_commits_and_keep_near_the_limit(sim:
     assert max(ratios) >= MIN_RATIO_TO_LIMIT, ratios
 
 
-@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes about a minute: make soak")
+@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes about a minute: make test-long")
 def test_every_part_gives_its_figures(sim: Sim) -> None:
     """Comparisons, recovery and memory are measured on books that balance."""
     report = benched(sim, "--orders", "30", "--concurrency", "1,5")

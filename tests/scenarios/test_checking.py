@@ -67,6 +67,13 @@ def test_a_sound_directory(data: Path, capsys: pytest.CaptureFixture[str]) -> No
     ]
 
 
+def test_a_database_that_is_not_there_is_told(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node of its own has a directory of its own; but whoever has lost one must not read only that all is sound."""
+    (data / COORDINATOR / "data.mdb").unlink()
+    _, lines = check(data, capsys)
+    assert "(there is no database of the coordinator here)" in lines
+
+
 def test_the_whole_directory_stays_as_it_is(data: Path) -> None:
     """A check writes nothing but LMDB's own lock files."""
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file() and path.name != "lock.mdb"}

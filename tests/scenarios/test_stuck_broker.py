@@ -93,7 +93,7 @@ def _wait_for(logs: Path, words: str, run: subprocess.Popen[str]) -> None:
         assert run.poll() is None, run.communicate()[0]
 
 
-@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes half a minute: make soak")
+@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes half a minute: make test-long")
 def test_a_broker_that_no_longer_stores_is_started_again(sim: Sim) -> None:
     """It answers pings and stores nothing, though its disk has room: one line, a new start, and the run passes."""
     (sim.home / "story.py").write_text(STORY)

@@ -99,7 +99,7 @@ def can_mount(home: Path) -> bool:
     return tried.returncode == 0
 
 
-@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes half a minute: make soak")
+@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes half a minute: make test-long")
 def test_a_full_disk_under_everything_delays_and_loses_nothing(sim: Sim) -> None:
     """Stores, logs and the broker's streams share a disk that is full: the run says so, and passes when it is not."""
     disk = sim.home / "disk"

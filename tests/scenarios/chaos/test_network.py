@@ -93,7 +93,7 @@ def strike(proxy: Proxy, random: Random) -> None:
             proxy.half_open(to_server, to_client)
 
 
-@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes minutes: make soak")
+@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes minutes: make test-long")
 def test_any_faults_of_the_network_delay_sagas_and_break_none(tmp_path: Path) -> None:
     """Whatever the order and the length of the faults, no order is lost and nothing happens twice."""
     result = asyncio.run(go(tmp_path / "run", EITHER, orders=SOAK_ORDERS, seed=12, trouble=random_faults))
