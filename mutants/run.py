@@ -23,7 +23,7 @@ from mutants.catalogue import MUTANTS, Mutant
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "MUTANTS.md"
 PACKAGES = ("actors", "broker", "persistence", "scenarios", "mutants")
-SEEDS = 150
+SEEDS = 250
 ENOUGH = 3
 """Lives that are found out, before a hunt is over: each may show another side of the same bug."""
 TIMEOUT_SECONDS = 600.0
