@@ -157,6 +157,8 @@ class SagaTracer:
         self._heard: dict[tuple[str | int, ...], tuple[Context, float]] = {}
         self._executed: dict[int, None] = {}  # the latest executions that were told, by their span ids
         self._parked: dict[str, set[int]] = {}  # what was told already of sagas that are not at their end
+        self._again: list[bytes] = []  # the snapshots of sagas that are yet to be told again, if they ended ...
+        self._since = 0.0  # ... after this
         self.failures = 0
 
     # --- at the coordinator ------------------------------------------------------------------------------------
@@ -178,22 +180,30 @@ class SagaTracer:
     @_harmless(None)
     def tell_again(self) -> None:
         """At a coordinator's start: what ended shortly before may have been lost with its last life, told or not."""
-        since = self._node.now() - AGAIN_SECONDS
+        self._since = self._node.now() - AGAIN_SECONDS
         with self._node.environment.read() as tx:
-            latest = [snapshot for _, snapshot in islice(tx.scan(snapshots.FINISHED, reverse=True), MAX_AGAIN)]
-        self._tell_next(latest, since)
+            self._again = [snapshot for _, snapshot in islice(tx.scan(snapshots.FINISHED, reverse=True), MAX_AGAIN)]
+        self._tell_next()
 
-    def _tell_next(self, stored: list[bytes], since: float) -> None:
+    def _tell_next(self) -> None:
         """A few at a time: a node that has just started has more important things to do."""
-        for snapshot in stored[:AGAIN_A_TURN]:
-            self._tell_stored(snapshot, since)
-        if left := stored[AGAIN_A_TURN:]:
-            self._node.loop.call_later(AGAIN_PAUSE_SECONDS, self._tell_next, left, since)
+        self._tell_stored(AGAIN_A_TURN)
+        if self._again:
+            self._node.loop.call_later(AGAIN_PAUSE_SECONDS, self._tell_next)
+
+    def end(self) -> None:
+        """Tell at once what is left to be told again: this node ends, and the next may start long after."""
+        self._tell_stored(len(self._again))
+
+    def _tell_stored(self, count: int) -> None:
+        turn, self._again = self._again[:count], self._again[count:]
+        for snapshot in turn:
+            self._tell_one(snapshot)
 
     @_harmless(None)
-    def _tell_stored(self, snapshot: bytes, since: float) -> None:
+    def _tell_one(self, snapshot: bytes) -> None:
         record = from_snapshot(snapshot)
-        if record.updated_at > since:
+        if record.updated_at > self._since:
             with self._node.environment.read() as tx:
                 self._tell(tx, record, ended=True)
 

@@ -37,6 +37,7 @@ def start_tracing(node: Node, role: str) -> Callable[[], None]:
         tracer.tell_again()
 
     def end() -> None:
+        tracer.end()
         # Without a collector the exporter would try for half a minute. Its threads do not keep the process.
         ending = threading.Thread(target=processor.shutdown, name="last spans", daemon=True)
         ending.start()

@@ -16,7 +16,7 @@ from scenarios.scenario import COORDINATOR, SERVICES
 from scenarios.shop.domain import card_declined, good
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.node import SimulatedNode
-from scenarios.telemetry.spans import Spans, span_id_of, trace_id_of
+from scenarios.telemetry.spans import AGAIN_A_TURN, SagaTracer, Spans, span_id_of, trace_id_of
 from tests.actors.bench import bench_in, saga_id
 from tests.actors.trip import ID, TRIP, WHO, done, serve
 from tests.scenarios.traced import HAPPY, STEPS, Collector, Crash, World, key_of, lasted, named, tree
@@ -123,6 +123,28 @@ def test_a_parked_saga_shows_what_it_has_done_so_far() -> None:
         node.start()
         bench.run_for(1.0)
     collector.check()
+
+
+def test_a_node_that_ends_early_has_told_all_again() -> None:
+    """What the last life had ended is told a few sagas at a time, and whole even by a node that soon ends."""
+    world = World()
+    with world.of(HAPPY, 2 * AGAIN_A_TURN + 5) as life:
+        life.run(600.0)
+        node = life.coordinator.node
+        assert node is not None
+        successor = Collector()
+        tracer = SagaTracer(node, successor.spans)
+        tracer.tell_again()
+        assert len(roots(successor)) == AGAIN_A_TURN
+        tracer.end()
+        assert roots(successor) == roots(world.collector)
+        life.loop.run_for(1.0)
+        assert len(roots(successor)) == 2 * AGAIN_A_TURN + 5
+
+
+def roots(collector: Collector) -> Counter[int]:
+    """How often each trace's first span was told."""
+    return Counter(span.context.trace_id for span in collector.told if span.parent is None)
 
 
 def traced(node: SimulatedNode, collector: Collector) -> SimulatedNode:
