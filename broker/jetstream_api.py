@@ -122,16 +122,19 @@ async def _overlap(client: Client, spec: StreamSpec) -> StreamConflictError:
     return StreamConflictError(f"stream {spec.name} needs {', '.join(spec.subjects)}, held by {holders}")
 
 
-async def ensure_consumer(client: Client, consumer: Consumer) -> float:
+async def ensure_consumer(client: Client, consumer: Consumer, *, succeeds: bool = False) -> float:
     """Create a durable consumer, or bring an existing one up to date; return its creation in Unix seconds.
 
-    Raises StreamConflictError if the existing one cannot serve us, ApiError with STREAM_NOT_FOUND.
+    With `succeeds` one that somebody may still be using, or has left with messages unacknowledged, is made anew:
+    the messages stay in the work queue, and wait for nobody's ack any more. Raises StreamConflictError if the existing one cannot serve us, ApiError with STREAM_NOT_FOUND.
     """
     stream = subjects.stream_of(consumer.filter_subject).name
     try:
         found = await request(client, f"CONSUMER.INFO.{stream}.{consumer.durable}")
         _check_consumer(consumer, found["config"])
-        if _is_up_to_date(consumer, found["config"]):
+        if succeeds and (found["num_ack_pending"] or found["num_waiting"]):
+            await request(client, f"CONSUMER.DELETE.{stream}.{consumer.durable}")
+        elif _is_up_to_date(consumer, found["config"]):
             return datetime.fromisoformat(found["created"]).timestamp()
     except ApiError as error:
         if error.code != CONSUMER_NOT_FOUND:

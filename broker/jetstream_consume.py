@@ -170,7 +170,8 @@ class Pull:
                 await subscription.unsubscribe()
 
     async def _attach(self, client: Client) -> None:
-        created = await api.ensure_consumer(client, self._consumer)
+        succeeds = self._consumer.takes_over and not self._incarnation
+        created = await api.ensure_consumer(client, self._consumer, succeeds=succeeds)
         held, self._held_answers = self._held_answers or [], None
         if abs(created - self._created) < _SAME_LIFE_SECONDS:
             for reply, payload in held:

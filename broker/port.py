@@ -27,7 +27,8 @@ class Consumer:
 
     `inactive_seconds`: the broker forgets the consumer when nobody has asked for messages for so long; None
     keeps it for ever. `only_new`: start with what is published after the consumer was created, not with what
-    the stream holds already.
+    the stream holds already. `takes_over`, of a work queue only: each new subscription succeeds the one before it,
+    which has crashed: what that was delivered and did not acknowledge comes at once, and counts as never delivered.
     """
 
     durable: str
@@ -36,6 +37,7 @@ class Consumer:
     max_ack_pending: int = 256
     inactive_seconds: float | None = None
     only_new: bool = False
+    takes_over: bool = False
 
 
 class Delivery(Protocol):

@@ -250,6 +250,11 @@ class SimulatedBroker:
         except StreamConflictError as error:
             logger.error("%s", error)
             return
+        if subscription.consumer.takes_over and not subscription.attached:
+            durable.begin_anew()
+            for other in self._pulls.pop(durable, ()):
+                other.client.to_client.send(other.hear_gone)
+        subscription.attached = True
         pulls = self._pulls.setdefault(durable, deque())
         if subscription not in pulls:
             pulls.append(subscription)

@@ -14,6 +14,7 @@ logger = logging.getLogger("sagasim.broker")
 Done = Callable[[PublishError | None], None]
 
 _BATCH: Final = 256
+_RETRY_SECONDS: Final = 0.5
 
 
 class Timer(Protocol):
@@ -140,6 +141,7 @@ class SimulatedSubscription:
         self.client = client
         self.consumer = consumer
         self.credit = 0  # how many messages its pulls still ask for, as the server knows it
+        self.attached = False  # whether the server has known it at any time
         self._on_message = on_message
         self._batch = min(_BATCH, consumer.max_ack_pending)
         self._asked = 0
@@ -185,6 +187,15 @@ class SimulatedSubscription:
         except Exception as error:
             self.client.receiver_errors.append(error)
             logger.exception("a message on %s was not processed and will come again", delivery.subject)
+
+    def hear_gone(self) -> None:
+        """The consumer that it pulled from has been made anew by another."""
+        self._asked = 0
+        self.client.loop.call_later(_RETRY_SECONDS, self._attach_again)
+
+    def _attach_again(self) -> None:
+        if self.client.connected and not self._closed:
+            self.attach()
 
     def _pull(self) -> None:
         if self._closed or self._paused or not self.client.connected or self._asked > self._batch // 2:

@@ -55,6 +55,13 @@ class Durable:
         wanted = self.config.filter_subject
         return subject == wanted or (wanted.endswith(".*") and subject.rpartition(".")[0] == wanted[:-2])
 
+    def begin_anew(self) -> None:
+        """As a consumer that is deleted and created again: what was not acknowledged was never delivered."""
+        self.new = deque(sorted((*self.pending, *self.new)))
+        self.pending.clear()
+        self.due.clear()
+        self.deadlines.clear()
+
 
 class Stream:
     """One stream and its consumers."""

@@ -83,19 +83,19 @@ def dead(origin: str) -> str:
 
 def starts() -> Consumer:
     """Whoever coordinates: requests to start a saga of any definition."""
-    return Consumer("saga-starts", "saga.start.*")
+    return Consumer("saga-starts", "saga.start.*", takes_over=True)
 
 
 def commands(service: str) -> Consumer:
-    return Consumer(f"saga-commands-{service}", command(service))
+    return Consumer(f"saga-commands-{service}", command(service), takes_over=True)
 
 
 def replies(coordinator: str) -> Consumer:
-    return Consumer(f"saga-replies-{coordinator}", reply(coordinator))
+    return Consumer(f"saga-replies-{coordinator}", reply(coordinator), takes_over=True)
 
 
 def controls(coordinator: str) -> Consumer:
-    return Consumer(f"saga-controls-{coordinator}", control(coordinator))
+    return Consumer(f"saga-controls-{coordinator}", control(coordinator), takes_over=True)
 
 
 def events(durable: str, *, inactive_seconds: float | None = None, only_new: bool = False) -> Consumer:

@@ -3,8 +3,8 @@
 A run without a crash records each boundary that a node passes; then each is crashed at in a run of its own. The
 same seed makes the same run, so that a boundary is named by its node and by how often it was passed there before.
 With `double` a second crash follows, at each boundary that any node passes in the recovery from the first. That is
-over when the world is at rest: every request answered, every saga at its end, every message acknowledged. What the
-first crash left unacknowledged comes again only after the ack wait, when all else has ended: it is over no sooner.
+over when the world is at rest: every request answered, every saga at its end, every message acknowledged. It is over
+no sooner, since what is not acknowledged may come again when all else has ended.
 
 Two crashes of a node are one and the same if it has done nothing between the two that its disk or anyone else could
 tell, and was sent nothing: the later one only comes a moment later. It is tried as a single crash; with `double` it

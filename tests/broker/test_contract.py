@@ -12,8 +12,8 @@ COMMANDS = subjects.command("stock")
 PULSES = itertools.count()
 
 
-def consumer(*, ack_wait_seconds: float = 30.0, max_ack_pending: int = 256) -> Consumer:
-    return Consumer("stock", COMMANDS, ack_wait_seconds, max_ack_pending)
+def consumer(*, ack_wait_seconds: float = 30.0, max_ack_pending: int = 256, takes_over: bool = False) -> Consumer:
+    return Consumer("stock", COMMANDS, ack_wait_seconds, max_ack_pending, takes_over=takes_over)
 
 
 def publish_many(lab: Lab, count: int) -> list[bytes]:
@@ -168,6 +168,37 @@ def test_two_subscriptions_share_a_durable(lab: Lab) -> None:
     lab.until(lambda: sum(len(ear.deliveries) for ear in ears) >= 50)
     lab.fence()
     assert sorted(ears[0].payloads + ears[1].payloads) == sorted(payloads)
+
+
+def test_a_successor_hears_at_once_what_was_left_unacknowledged(lab: Lab) -> None:
+    """It waits for nobody's ack, and has not heard of any delivery; what was acknowledged does not come again."""
+    first, subscription = lab.listen(consumer(takes_over=True), acks=False)
+    payloads = publish_many(lab, 5)
+    lab.until(lambda: len(first.deliveries) == 5)
+    for delivery in first.deliveries[1:3]:
+        delivery.ack()
+    while lab.held("SAGA_COMMAND") > 3:
+        lab.fence()
+    subscription.close()
+    second, _ = lab.listen(consumer(takes_over=True))
+    lab.until(lambda: len(second.deliveries) == 3)
+    assert second.payloads == [payloads[0], *payloads[3:]]
+    assert [delivery.deliveries for delivery in second.deliveries] == [1, 1, 1]
+    while lab.held("SAGA_COMMAND"):
+        lab.fence()
+
+
+def test_a_successor_takes_over_from_one_that_still_listens(lab: Lab) -> None:
+    """Such as one that was paused for so long that it was given up: what comes is heard by the successor."""
+    first, _ = lab.listen(consumer(takes_over=True), acks=False)
+    publish_many(lab, 1)
+    lab.until(lambda: len(first.deliveries) == 1)
+    second, _ = lab.listen(consumer(takes_over=True))
+    lab.until(lambda: len(second.deliveries) == 1)
+    assert second.payloads == first.payloads[:1]
+    first.deliveries[0].ack()  # too late to matter, and harmless
+    lab.publish(COMMANDS, b"later", "later")
+    lab.until(lambda: b"later" in first.payloads + second.payloads)
 
 
 def test_a_failing_receiver_gets_the_message_again(lab: Lab) -> None:
