@@ -126,7 +126,9 @@ async def ensure_consumer(client: Client, consumer: Consumer, *, succeeds: bool 
     """Create a durable consumer, or bring an existing one up to date; return its creation in Unix seconds.
 
     With `succeeds` one that somebody may still be using, or has left with messages unacknowledged, is made anew:
-    the messages stay in the work queue, and wait for nobody's ack any more. Raises StreamConflictError if the existing one cannot serve us, ApiError with STREAM_NOT_FOUND.
+    the messages stay in the work queue, and wait for nobody's ack any more.
+
+    Raises StreamConflictError if the existing one cannot serve us, ApiError with STREAM_NOT_FOUND.
     """
     stream = subjects.stream_of(consumer.filter_subject).name
     try:

@@ -88,7 +88,7 @@ def test_explore_finds_one_and_makes_a_test_of_it(tmp_path: Path) -> None:
     shutil.copy(ROOT / "run_sim.py", project)
     for path, text in patched(bug, ROOT).items():
         (project / path).write_text(text)
-    explore = ("run_sim.py", "explore", "everything", "--seeds", "40", "--failures", str(found))
+    explore = ("run_sim.py", "explore", "everything", "--seeds", "5", "--failures", str(found))
     out = in_python(project, *explore, status=1)
     stories = out.split("\n\nseed ")[1:]
     assert stories

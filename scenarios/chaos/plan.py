@@ -45,6 +45,11 @@ class FaultPlan:
         return self.faults != scenario.others
 
     @property
+    def size(self) -> int:
+        """How many things are done to this life."""
+        return len(self.kills) + len(self.faults)
+
+    @property
     def patient(self) -> bool:
         """Whether nothing here may turn a good request back or set it aside."""
         return not self.brisk and not any(fault.kind in _TURNS_BACK for fault in self.faults)

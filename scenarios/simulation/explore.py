@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from scenarios import library
@@ -19,7 +20,7 @@ from scenarios.simulation.disk import adopt_scratch, shared_scratch
 from scenarios.simulation.failure import Failure
 from scenarios.simulation.progress import Progress, Tell
 from scenarios.simulation.result import SOMETIMES, SimResult
-from scenarios.simulation.shrink import MAX_ATTEMPTS, kind_of, shrink
+from scenarios.simulation.shrink import MAX_ATTEMPTS, few_of, kind_of, shrink
 from scenarios.simulation.simulate import simulate
 
 MAX_SHOWN = 3
@@ -30,6 +31,8 @@ CHUNK = 4
 OTHER_SEEDS = 4  # under which a failing life is tried while it is made small
 ENOUGH_FAULTS = 1  # so few need no other seed
 FEW_FAULTS = 3  # with more, another failure will do
+FIRST_ATTEMPTS = MAX_ATTEMPTS // 2  # to make a life small by leaving out; then a few of its faults alone are tried
+FEW_ATTEMPTS = MAX_ATTEMPTS * 4 // 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +221,9 @@ def smallest(
     """Shrink a failing life to one that still fails in the same way, and how many attempts that took.
 
     To leave one thing out shifts all that is drawn after it, and what fails by chance may not fail then: so what is
-    left of the plan is tried under a few other seeds too. The failure's seed may be one of those. If much is left
-    all the same, the life is made smaller as long as it fails in any way.
+    left of the plan is tried under a few other seeds too. The failure's seed may be one of those. If much is left all
+    the same, one, two or three of what is left may be enough to fail in some other way. In the end the life is made
+    smaller as long as it fails at all.
     """
     wanted = kind_of(first_violation(result))
     found = result
@@ -239,16 +243,17 @@ def smallest(
 
     others = range(seed, seed + 1 + OTHER_SEEDS)
     for other in others:
-        plan, _ = shrink(plan, partial(fails_under, other=other, alike=True), MAX_ATTEMPTS - attempts)
-        if _size(plan) <= ENOUGH_FAULTS:
+        plan, _ = shrink(plan, partial(fails_under, other=other, alike=True), FIRST_ATTEMPTS - attempts)
+        if plan.size <= ENOUGH_FAULTS:
             break
+    for few, other in product(few_of(plan, FEW_FAULTS), others):
+        if plan.size <= FEW_FAULTS or attempts >= FEW_ATTEMPTS:
+            break
+        if fails_under(few, other, alike=False):
+            plan, _ = shrink(few, partial(fails_under, other=other, alike=False), MAX_ATTEMPTS - attempts)
     for other in others:
-        if _size(plan) <= FEW_FAULTS:
+        if plan.size <= FEW_FAULTS:
             break
         plan, _ = shrink(plan, partial(fails_under, other=other, alike=False), MAX_ATTEMPTS - attempts)
     violations = sorted(found.violations, key=lambda violation: kind_of(violation) != wanted)
     return Failure(reference, found.seed, plan, tuple(violations), found.trace_sha256).lasting(), attempts
-
-
-def _size(plan: FaultPlan) -> int:
-    return len(plan.faults) + len(plan.kills)

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import combinations
 from typing import TypeVar
 
+from scenarios.chaos.faults import Fault
+from scenarios.chaos.kill import Kill
 from scenarios.chaos.plan import FaultPlan
 
-MAX_ATTEMPTS = 200
+MAX_ATTEMPTS = 240
 _CHANCES = ("swallow", "starts", "throws", "refuses")  # kinds whose value is a probability
 
 T = TypeVar("T")
@@ -56,6 +59,16 @@ def _smaller(plan: FaultPlan) -> Iterator[FaultPlan]:
     if plan.sequential:
         yield replace(plan, sequential=False)
     yield from _milder(plan)
+
+
+def few_of(plan: FaultPlan, most: int) -> Iterator[FaultPlan]:
+    """The plan with one of its faults, with each two of them, and so on up to `most`."""
+    things: list[Kill | Fault] = [*plan.kills, *plan.faults]
+    for size in range(1, min(most, len(things) - 1) + 1):
+        for chosen in combinations(things, size):
+            kills = tuple(kill for kill in chosen if isinstance(kill, Kill))
+            faults = tuple(fault for fault in chosen if isinstance(fault, Fault))
+            yield replace(plan, kills=kills, faults=faults)
 
 
 def _subsets(things: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
