@@ -17,6 +17,7 @@ import actors
 from scenarios import library
 from scenarios.chaos.drawing import draw_plan
 from scenarios.simulation.simulate import simulate
+from scenarios.stories import FLAGSHIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Finding:
     violations: list[str]
 
 
-def hunt(seed: int, scenario_name: str = library.FLAGSHIP) -> Finding | None:
+def hunt(seed: int, scenario_name: str = FLAGSHIP) -> Finding | None:
     """Live one life; what is wrong with it, if anything is."""
     scenario = library.find(scenario_name)
     try:

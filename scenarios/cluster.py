@@ -26,6 +26,7 @@ from scenarios.chaos.crash_point import (
 )
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
+from scenarios.errors import ClusterError
 from scenarios.kept_broker import RESTART_SECONDS, KeptBroker
 from scenarios.members import Member, Zombie, send_signal
 from scenarios.places import BROKER, COORDINATOR, SERVICES
@@ -38,10 +39,6 @@ TOLD_FAILED_STARTS = 5  # in a row, before it is said why
 MAX_DEATHS_AT_START = 5  # in a row, of a node that ends by itself before it is ready
 READY_POLL_SECONDS = 0.02
 STOP_SECONDS = 15.0
-
-
-class ClusterError(Exception):
-    """A node cannot be kept running; one clear line."""
 
 
 @dataclass(slots=True)

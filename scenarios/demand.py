@@ -1,10 +1,8 @@
-"""What is demanded of the parts of a scenario, and the error that says in one line which of them cannot be right."""
+"""What is demanded of the parts of a scenario."""
 
 import math
 
-
-class ScenarioError(ValueError):
-    """A scenario cannot be right, or there is none of that name; one clear line."""
+from scenarios.errors import ScenarioError
 
 
 def demand(holds: bool, words: str) -> None:

@@ -11,7 +11,6 @@ from typing import Self
 from actors.definition import Saga
 from actors.ids import created_at_seconds, is_id
 from actors.record import Entry, Record, SnapshotError, from_entry, from_snapshot, stalled
-from actors.state import Phase
 from broker.codec import CodecError, unpack
 from persistence import journal, snapshots
 from persistence.check import check
@@ -19,13 +18,12 @@ from persistence.environment import Environment
 from persistence.errors import CorruptError
 from persistence.layout import read_header
 from persistence.transaction import Transaction
+from scenarios.inspection_words import ACTIVE, FINISHED, PARKED, STALLED, UNREADABLE
 from scenarios.rewind import Change, RewindError, changes, past_record
 from scenarios.run_directory import check_coordinator, check_saga_id, definitions_of
 from scenarios.scenario import COORDINATOR, ScenarioError
 from scenarios.view import park_reason
 
-PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE = "parked", "stalled", "active", "finished", "unreadable"
-STATES = (*(phase.name.lower() for phase in Phase), PARKED, STALLED, ACTIVE, FINISHED, UNREADABLE)
 MAX_COUNTED = 100_000  # finished sagas whose snapshots are read to tell how they ended: a few seconds' worth
 
 

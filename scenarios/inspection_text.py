@@ -6,13 +6,12 @@ from pathlib import Path
 from rich.text import Text
 
 from scenarios.glyphs import PHASE_STYLES, Glyphs, counted
-from scenarios.inspection import ACTIVE, FINISHED, PARKED, STALLED, UNREADABLE, Inspector, Overview, Row
+from scenarios.inspection import Inspector, Overview, Row
 from scenarios.inspection_json import as_json, difference_json, life_json, overview_json
+from scenarios.inspection_words import ACTIVE, FINISHED, JSON, MERMAID, PARKED, STALLED, TEXT, UNREADABLE
 from scenarios.life_text import difference_text, life_mermaid, life_text
 from scenarios.page import Page, age
 from scenarios.scenario import ScenarioError
-
-TEXT, JSON, MERMAID = "text", "json", "mermaid"
 
 
 def inspect(

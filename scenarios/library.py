@@ -14,8 +14,7 @@ from actors.handlers import HandlerTable, ServiceHandlers, handlers_of
 from broker.subjects import check_token
 from scenarios.calling import call, in_words
 from scenarios.scenario import Scenario, ScenarioError
-
-FLAGSHIP, SOAKED = "everything", "every-reason"
+from scenarios.stories import FLAGSHIP
 
 
 def names() -> list[str]:

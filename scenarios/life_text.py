@@ -9,7 +9,8 @@ from actors.record import Entry
 from scenarios.bars import bars, legend
 from scenarios.diagram import sequence_diagram
 from scenarios.glyphs import PHASE_STYLES, STEP_STYLES, Glyphs
-from scenarios.inspection import FINISHED, Difference, Life, Row
+from scenarios.inspection import Difference, Life, Row
+from scenarios.inspection_words import FINISHED
 from scenarios.page import Page, duration
 from scenarios.timeline import Attempt, Timeline, timeline
 

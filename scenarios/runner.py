@@ -1,12 +1,11 @@
 """One run in real mode: real processes, real NATS, real LMDB; faults on the way, and an audit at the end."""
 
 import asyncio
-import json
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.messages import Lifecycle
@@ -23,8 +22,9 @@ from scenarios.chaos.drawing import plan_of
 from scenarios.chaos.lines import Lines, need_lines
 from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.real import RealFaults, need_troubled_services
-from scenarios.cluster import Cluster, ClusterError
+from scenarios.cluster import Cluster
 from scenarios.cockpit.helm import Helm
+from scenarios.errors import ClusterError
 from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
 from scenarios.kept_broker import start_server
@@ -358,7 +358,3 @@ class Run:
         result.faults_injected += self.helm.done
         self.view.counters = result.counters
         return result
-
-
-def result_json(result: Result) -> str:
-    return json.dumps(asdict(result), indent=2, ensure_ascii=False)

@@ -12,8 +12,8 @@ from broker.subjects import check_token
 from persistence.transaction import Transaction
 from scenarios.chaos.faults import Fault as Fault
 from scenarios.chaos.kill import Kill as Kill
-from scenarios.demand import ScenarioError as ScenarioError
 from scenarios.demand import demand, is_count, is_time
+from scenarios.errors import ScenarioError as ScenarioError
 from scenarios.places import BOUNDARIES as BOUNDARIES
 from scenarios.places import BROKER as BROKER
 from scenarios.places import COORDINATOR as COORDINATOR

@@ -20,7 +20,7 @@ from scenarios.simulation.progress import progress
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """`home` is made for the measurements, and gone after them. `parts` are names of `parts.NAMES`."""
+    """`home` is made for the measurements, and gone after them. `parts` are some of `bench_words.NAMES`."""
 
     home: Path
     orders: int | None

@@ -25,6 +25,7 @@ from scenarios.bench.processes import own_mb
 from scenarios.bench.recipe import record, write_recipe
 from scenarios.bench.relay import RECIPE_FILE, relay_node
 from scenarios.bench.stage import Command, Stage, real_node
+from scenarios.bench_words import LOAD
 from scenarios.load import Load
 from scenarios.scenario import COORDINATOR
 from scenarios.simulation.progress import Progress
@@ -253,7 +254,6 @@ async def memory(bench: Bench) -> Report:
 
 # --- all of them -----------------------------------------------------------------------------------------------
 
-LOAD = "load"
 PARTS: dict[str, Callable[[Bench], Awaitable[Report]]] = {
     "sequential": sequential,
     "failing": failing,
@@ -261,7 +261,6 @@ PARTS: dict[str, Callable[[Bench], Awaitable[Report]]] = {
     "recovery": recovery,
     "memory": memory,
 }
-NAMES = (LOAD, *PARTS)
 
 
 async def run(bench: Bench, names: Sequence[str]) -> Report:

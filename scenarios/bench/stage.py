@@ -19,7 +19,8 @@ from broker.jetstream import JetStream
 from broker.jetstream_api import request
 from broker.server import EmbeddedServer
 from broker.subjects import STREAMS
-from scenarios.cluster import RUN_SIM, ClusterError
+from scenarios.cluster import RUN_SIM
+from scenarios.errors import ClusterError
 from scenarios.held_directory import URL_FILE
 from scenarios.kept_broker import start_server
 from scenarios.scenario import COORDINATOR, SERVICES

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from scenarios.demand import ScenarioError, demand, is_count, is_time
+from scenarios.demand import demand, is_count, is_time
+from scenarios.errors import ScenarioError
 from scenarios.places import BOUNDARIES, BROKER, NODES
 
 

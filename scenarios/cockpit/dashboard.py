@@ -34,12 +34,6 @@ STDIN = 0
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"  # a frame that is late for a resize is cut, and scrolls nothing
 
 
-def is_possible(console: Console | None = None) -> bool:
-    """Whether there is a terminal that can be drawn on."""
-    console = console or Console()
-    return console.file.isatty() and not console.is_dumb_terminal
-
-
 @dataclass(slots=True)
 class Focus:
     """What the keys have chosen to look at. `life` is the selected saga's while it is `is_open`."""

@@ -4,7 +4,6 @@ so that it follows the page into the dark. Each is drawn twice, for a wide page 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,7 +21,6 @@ from scenarios.report.series import (
     over_time,
     ticks,
 )
-from scenarios.scenario import ScenarioError
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -55,12 +53,6 @@ class _Series:
     title: str
     colour: str
     values: Sequence[object]
-
-
-def check_charts() -> None:
-    """Raises ScenarioError unless charts can be drawn here."""
-    if find_spec("pygal") is None:
-        raise ScenarioError("--report draws with the package pygal, which is not here: install sagasim[report]")
 
 
 def charts(facts: Facts) -> Markup:

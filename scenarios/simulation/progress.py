@@ -4,20 +4,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Column
+from scenarios.terminal import is_drawable
 
-from scenarios.cockpit.dashboard import is_possible
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Tell = Callable[[str], None]
 
 LINE_SECONDS = 2.0
-FRAME_SECONDS = 0.1
-BAR_WIDTH = 20
 
 
 class Progress(ABC):
@@ -69,45 +65,10 @@ class Lines(Progress):
         self.tell(f"{self._what}: {behind}/{of}, {words}")
 
 
-class Bar(Progress):
-    """For a terminal. Lines are told above the bar. It draws on the caller's thread: the workers may be forked."""
-
-    def __init__(self, console: Console, every_seconds: float = FRAME_SECONDS) -> None:
-        super().__init__(self._tell_above, every_seconds)
-        self._task: TaskID | None = None
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(BAR_WIDTH, table_column=Column(min_width=BAR_WIDTH)),
-            MofNCompleteColumn(table_column=Column(min_width=len("10000/10000"))),
-            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-            TimeRemainingColumn(table_column=Column(min_width=len("0:00:00"))),
-            console=console,
-            auto_refresh=False,
-            expand=True,
-        )
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def _tell_above(self, line: str) -> None:
-        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _begin(self, what: str, of: int) -> None:
-        self._task = self._bars.add_task(what, total=of, words="")
-
-    def _draw(self, behind: int, of: int, words: str) -> None:
-        assert self._task is not None
-        self._bars.update(self._task, completed=behind, total=of, words=words)
-        self._bars.refresh()
-
-
-def progress(tell: Tell, console: Console | None = None) -> Progress:
+def progress(tell: Tell, console: "Console | None" = None) -> Progress:
     """A bar where there is a terminal to draw it on, lines elsewhere."""
-    console = console or Console()
-    return Bar(console) if is_possible(console) else Lines(tell)
+    if not is_drawable(console):
+        return Lines(tell)
+    from scenarios.simulation.bar import Bar  # with rich some 20 ms: where it is drawn with
+
+    return Bar(console)

@@ -15,7 +15,7 @@ from scenarios.chaos.plan import FaultPlan
 from scenarios.chaos.real import RealFaults
 from scenarios.chaos.trouble import counted_twice
 from scenarios.checking import check_directory
-from scenarios.cluster import ClusterError
+from scenarios.errors import ClusterError
 from scenarios.judging import Evidence, judge
 from scenarios.places import SERVICES
 from scenarios.scenario import Result, Scenario

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from actors.ids import new_id
-from scenarios import library
+from scenarios import bench_words, library
 from scenarios.bench import parts
 from scenarios.bench.measure import UnbalancedError, check
 from scenarios.bench.raw import chain_to_pivot
@@ -30,6 +30,11 @@ CONTRACT = {
     "concurrency", "orders", "sagas_per_second", "latency_ms", "limit_sagas_per_second", "ratio_to_limit",
     "commits_per_saga", "messages_per_saga", "peak_rss_mb",
 }  # fmt: skip
+
+
+def test_every_part_can_be_asked_for() -> None:
+    """The command line knows the parts by name, without loading them."""
+    assert (bench_words.LOAD, *parts.PARTS) == bench_words.NAMES
 
 
 def benched(sim: Sim, *arguments: str) -> dict[str, Any]:

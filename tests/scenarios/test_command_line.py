@@ -3,12 +3,13 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scenarios import library
-from tests.scenarios.conftest import Sim
+from tests.scenarios.conftest import ROOT, Sim
 
 BROKEN = "scenario = 1 +\n"
 RAISING = "raise RuntimeError('boom')\n"
@@ -133,3 +134,22 @@ def test_a_reader_that_has_had_enough_is_no_error(sim: Sim, tmp_path: Path) -> N
         command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ, check=False
     )
     assert done.stderr == ""
+
+
+# --- what a command loads ---------------------------------------------------------------------------------------
+
+LOADED = """
+import sys, run_sim
+status = run_sim.main(["serve", "coordinator", "--data", "nowhere"])
+print(status, *(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+def test_a_node_loads_only_what_it_needs() -> None:
+    """A node is started again after every kill: it does not wait for what draws, measures and simulates."""
+    needed = ["scenarios.serving", "scenarios.stories.everything"]
+    others = ["rich", "pygal", "scenarios.simulation", "scenarios.bench", "scenarios.cockpit", "scenarios.report"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *needed, *others], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", *needed]

@@ -17,6 +17,7 @@ from scenarios.cockpit.sagas import moved
 from scenarios.glyphs import ASCII, UNICODE, Glyphs
 from scenarios.inspection import Inspector, Life
 from scenarios.tally import StepCount
+from scenarios.terminal import is_drawable
 from scenarios.view import RunView
 from tests.scenarios.played import PARKED, one_of_each
 from tests.scenarios.views import (
@@ -390,4 +391,4 @@ def test_warnings_are_faults() -> None:
 
 def test_only_terminals() -> None:
     """There is no dashboard without a terminal, whatever FORCE_COLOR says."""
-    assert not dashboard.is_possible(Console(file=StringIO(), force_terminal=True))
+    assert not is_drawable(Console(file=StringIO(), force_terminal=True))

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from persistence import journal
-from scenarios.inspection_text import JSON, inspect
+from scenarios.inspection_text import inspect
+from scenarios.inspection_words import JSON
 from scenarios.scenario import COORDINATOR, ScenarioError
 from tests.scenarios.played import COMPENSATED, COMPLETED, PARKED, one_of_each, write
 

@@ -22,7 +22,8 @@ from persistence.opening import META, SCHEMA_KEY
 from persistence.transaction import Transaction
 from scenarios import inspection
 from scenarios.inspection import Inspector
-from scenarios.inspection_text import JSON, MERMAID, inspect
+from scenarios.inspection_text import inspect
+from scenarios.inspection_words import JSON, MERMAID
 from scenarios.scenario import COORDINATOR, ScenarioError
 from tests.scenarios.played import COMPENSATED, COMPLETED, NOW, PARKED, RUNNING, STALLED, Coordinator, one_of_each
 

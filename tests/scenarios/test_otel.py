@@ -70,7 +70,8 @@ def test_without_a_tracer_no_message_has_a_header() -> None:
 def test_without_the_option_opentelemetry_is_not_even_loaded() -> None:
     """A node's whole code, and a simulated run of it, import nothing of it."""
     code = (
-        "import sys, run_sim, scenarios.serving; run_sim.main(['run', 'happy', '--mode', 'sim', '--orders', '2']); "
+        "import sys, run_sim, scenarios.commands.serve; "
+        "run_sim.main(['run', 'happy', '--mode', 'sim', '--orders', '2']); "
         "sys.exit(any(name.split('.')[0] in ('opentelemetry', 'prometheus_client') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0

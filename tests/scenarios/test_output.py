@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from scenarios import logs
-from scenarios.plain import Output, again
+from scenarios.commands.output import Output
+from scenarios.plain import again
 from scenarios.serving import Access
 from tests.scenarios.conftest import ROOT, Sim
 
@@ -159,9 +160,10 @@ runpy.run_path({path!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", ["asyncio", "lmdb", "scenarios.cockpit.dashboard"])
+@pytest.mark.parametrize("name", ["argparse", "lmdb", "scenarios.commands.listing", "asyncio"])
 def test_an_interrupt_while_modules_are_loaded_is_quiet(name: str) -> None:
-    """Ctrl-C in the first moments ends the process by that signal, without a traceback."""
+    """Ctrl-C in the first moments ends the process by that signal, without a traceback; so it does while what carries
+    out the command is loaded."""
     code = INTERRUPTED.format(name=name, root=str(ROOT), path=str(ROOT / "run_sim.py"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from scenarios.simulation.progress import Bar, Lines, progress
+from scenarios.simulation.bar import Bar
+from scenarios.simulation.progress import Lines, progress
 
 
 class Terminal(io.StringIO):

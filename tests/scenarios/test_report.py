@@ -13,7 +13,7 @@ import pytest
 
 import run_sim
 from persistence.errors import StorageError
-from scenarios.report import charts
+from scenarios.report import outputs
 from scenarios.report.choosing import MAX_SAGAS, choose
 from scenarios.report.facts import Facts, Fault, Held, Order, of_simulated_run
 from scenarios.report.gantt import MAX_ATTEMPTS, gantt
@@ -32,6 +32,7 @@ from scenarios.report.series import (
     over_time,
     ticks,
 )
+from scenarios.report.writing import write
 from scenarios.scenario import Result, Sometimes, at_least, kills_of, none_of
 from scenarios.simulation.keepsake import Keepsake
 from scenarios.simulation.strikes import Strikes
@@ -81,7 +82,7 @@ def facts(orders: list[Order], faults: list[Fault] | None = None, **changed: Any
 
 def written(facts: Facts, home: Path) -> str:
     path = home / "report.html"
-    Outputs(report=path).write(facts)
+    write(Outputs(report=path), facts)
     return path.read_text(encoding="utf-8")
 
 
@@ -345,7 +346,9 @@ def test_without_the_library_of_charts(
 ) -> None:
     """One line that says what to install, status 2, before the run; and it is imported by nothing else."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(charts, "find_spec", lambda name: None if name == "pygal" else importlib.util.find_spec(name))
+    monkeypatch.setattr(
+        outputs, "find_spec", lambda name: None if name == "pygal" else importlib.util.find_spec(name)
+    )
     assert run_sim.main(["run", "happy", "--orders", "5", "--report", "r.html"]) == 2
     assert capsys.readouterr().err == (
         "sagasim: --report draws with the package pygal, which is not here: install sagasim[report]\n"

@@ -6,8 +6,9 @@ from scenarios import library
 from scenarios.chaos.drawing import draw_phase
 from scenarios.chaos.faults import REAL
 from scenarios.places import BOUNDARIES, COORDINATOR, SERVICES
+from scenarios.stories import SOAKED
 
-SCENARIO = library.find(library.SOAKED)
+SCENARIO = library.find(SOAKED)
 SECONDS = 45.0
 PHASES = [draw_phase(SCENARIO, 1, number, SECONDS) for number in range(1, 201)]
 ALL = [fault for phase in PHASES for fault in phase]

@@ -19,6 +19,7 @@ from scenarios.places import BOUNDARIES, BROKER, COORDINATOR, NODES, SERVICES
 from scenarios.soak import commands
 from scenarios.soak.soak import Soak, SoakOptions
 from scenarios.soak.tally import BY_THE_CLOCK, Tally
+from scenarios.stories import SOAKED
 from scenarios.watching import Stores
 from tests.scenarios.conftest import Sim, until_under_way
 
@@ -66,7 +67,7 @@ def _drawn(output: str, phase: int) -> int:
 
 
 def _compare_orders(table: dict[str, Any], data: Path) -> None:
-    stores = Stores(library.find(library.SOAKED), data)
+    stores = Stores(library.find(SOAKED), data)
     with closing(stores):
         statuses = stores.audit(settled=True).statuses
         assert stores.all_at_rest()
