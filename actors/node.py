@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from actors.dispatch import Loop
+from actors.lag import Lag
 from actors.messages import Message, MessageError, from_envelope
 from actors.tracing import Tracer
 from broker import codec
@@ -34,7 +35,7 @@ class Node:
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
     `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
     to know (`duplicates_suppressed`, `retries`, ...). `gauges` are what its actors can be asked: a name and how to
-    read it now, on the loop.
+    read it now, on the loop. `lag` is for its sagas to tell, and for their supervisor to ask.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Node:
     gauges: list[tuple[str, Callable[[], int]]] = field(default_factory=list)
     on_fatal: Callable[[BaseException], None] | None = None
     tracer: Tracer | None = None
+    lag: Lag = field(default_factory=Lag)
 
     def now(self) -> float:
         """The wall clock, in seconds since 1970."""

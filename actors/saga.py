@@ -40,6 +40,9 @@ from persistence.errors import StorageError
 logger = logging.getLogger("sagasim.saga")
 
 
+_NEVER_SENT: tuple[float, Send | None] = (0.0, None)
+
+
 class Mail(NamedTuple):
     """A message about a saga, and the receipt to let go of when it has been dealt with."""
 
@@ -173,11 +176,23 @@ class SagaActor(EventActor):
         try:
             if step is None:
                 raise ImpossibleEventError(f"saga {self._saga.name!r} has no step {reply.step!r}")
+            self._note_lag(step, reply)
             event = Answered(step, reply.verb, reply.round, reply.attempt, reply.outcome)
             self._apply(event, receipt, reply.value)
         except ImpossibleEventError as error:
             subject = subjects.reply(self._node.name)
             self._node.dead_letter(str(error), subject, encode_envelope(to_envelope(reply)), receipt)
+
+    def _note_lag(self, step: int, reply: Reply) -> None:
+        """Tell how long a step has waited for this answer, if it still does."""
+        overdue_at, send = self._overdue_at.get(step, _NEVER_SENT)
+        if send is None or not _is_current(self._record.state, send):
+            return
+        now, timeout = self._node.loop.time(), self._saga.steps[step].timeout_seconds
+        waited = now - overdue_at + timeout
+        if reply.attempt < send.attempt:
+            waited += timeout  # it answers one that was given up
+        self._node.lag.answered(self._saga.steps[step].service, waited, timeout, now)
 
     # --- decide, save ----------------------------------------------------------------------------------------
 
@@ -285,7 +300,9 @@ class SagaActor(EventActor):
         else:
             self._publish_command(step.service, command, receipt)
         if _is_current(self._record.state, send):
-            overdue_at = self._node.loop.time() + delay + step.timeout_seconds
+            sent_at = self._node.loop.time() + delay
+            overdue_at = sent_at + step.timeout_seconds
+            self._node.lag.asked(step.service, step.timeout_seconds, sent_at)
             self._overdue_at[send.step] = (overdue_at, send)
             self._wake_by(overdue_at)
 
@@ -329,6 +346,8 @@ class SagaActor(EventActor):
             if not _is_current(self._record.state, send):
                 continue  # it was answered, or given up
             self._node.counters["timeouts"] += 1
+            definition = self._saga.steps[step]
+            self._node.lag.answered(definition.service, definition.timeout_seconds, definition.timeout_seconds, now)
             self._apply_timeout(TimedOut(step, send.verb, send.round, send.attempt))
             if self.actor_stopped.is_set():
                 return  # it has crashed: what its record holds now was never saved

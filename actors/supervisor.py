@@ -11,7 +11,7 @@ from pykka import ActorDeadError, ActorRef
 from pykka.messages import _ActorStop
 
 from actors.definition import Saga
-from actors.dispatch import EventActor
+from actors.dispatch import EventActor, Timer
 from actors.ids import is_id
 from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
@@ -37,6 +37,8 @@ from persistence import journal, pruning, snapshots
 
 logger = logging.getLogger("sagasim.supervisor")
 
+LOOK_FOR_ROOM_SECONDS = 0.02
+GROWTH = 256  # one of so many in flight more at each look: twice as many within four seconds, if the services follow
 COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 """The LMDB tables that a coordinator needs."""
 
@@ -45,7 +47,8 @@ COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 class Limits:
     """What bounds a coordinator. Ages and intervals are in seconds."""
 
-    in_flight: int = 20_000  # sagas at a time, parked ones aside; further starts are left unacknowledged
+    in_flight: int = 20_000  # sagas at a time, parked ones aside; further starts are left unacknowledged ...
+    in_flight_behind: int = 1_000  # ... and beyond so many while any service is behind; see `Lag`
     restarts: int = 3  # of one saga's actor within `restart_window_seconds`, then it is parked
     restart_window_seconds: float = 60.0
     rehydration_page: int = 256
@@ -98,6 +101,7 @@ class SagaSupervisor(EventActor):
         self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
         self._subscriptions: list[Subscription] = []
         self._start_subscription: Subscription | None = None
+        self._looking: Timer | None = None  # for room, for sagas that wait for their start
         self._pruner = Pruner(
             node,
             pruning.prune_finished,
@@ -128,6 +132,8 @@ class SagaSupervisor(EventActor):
         for subscription in self._subscriptions:
             subscription.close()
         self._pruner.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         for ref in self._sagas.values():
             if ref.is_alive():
                 ref.tell(_ActorStop())
@@ -250,10 +256,11 @@ class SagaSupervisor(EventActor):
                 return
             if answer is not None:
                 send_answer(self._node, start, answer, receipt)
-            elif self.in_flight() >= self._limits.in_flight:
+            elif self._queued or not self._has_room_at_once():
                 self._queued[saga_id] = [Mail(start, receipt)]
                 if self._start_subscription is not None:
                     self._start_subscription.pause()
+                self._look_for_room()
             else:
                 self._start(start, [Mail(start, receipt)])
 
@@ -301,14 +308,39 @@ class SagaSupervisor(EventActor):
             ref.tell(_ActorStop())  # behind what it was told before, which it answers as late
         self._start_queued()
 
+    def _has_room_at_once(self) -> bool:
+        """Whether one more saga may begin, whatever the services do."""
+        return self.in_flight() < min(self._limits.in_flight, self._limits.in_flight_behind)
+
     def _start_queued(self) -> None:
-        while self._queued and self.in_flight() < self._limits.in_flight:
-            mails = self._queued.pop(next(iter(self._queued)))
-            start = mails[0].message
-            assert isinstance(start, StartSaga)
-            self._start(start, mails)
+        while self._queued and self._has_room_at_once():
+            self._start_next()
         if not self._queued and self._start_subscription is not None:
             self._start_subscription.resume()
+
+    def _look_for_room(self) -> None:
+        """Have a few more begin from time to time, so that their answers tell whether the services can follow."""
+        if self._looking is None:
+            self._looking = self._node.loop.call_later(LOOK_FOR_ROOM_SECONDS, self._look_now)
+
+    def _look_now(self) -> None:
+        self._looking = None
+        if not self.actor_ref.is_alive():
+            return
+        in_flight = self.in_flight()
+        if not self._node.lag.is_long(self._node.loop.time()):
+            room = self._limits.in_flight - in_flight
+            for _ in range(min(1 + in_flight // GROWTH, room, len(self._queued))):
+                self._start_next()
+        self._start_queued()
+        if self._queued:
+            self._look_for_room()
+
+    def _start_next(self) -> None:
+        mails = self._queued.pop(next(iter(self._queued)))
+        start = mails[0].message
+        assert isinstance(start, StartSaga)
+        self._start(start, mails)
 
     def _on_park_changed(self, mail: ParkChanged) -> None:
         if mail.parked:

@@ -23,9 +23,11 @@ from scenarios.demand import is_time
 from scenarios.scenario import COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError
 
 CLIENT = "client"
-RESEND_SECONDS = 3.0
+RESEND_SECONDS = 3.0  # at first; twice as long each time
+MAX_DOUBLINGS = 4
 LOOK_AFTER_SECONDS = 4.0
 CHECK_SECONDS = 0.5
+LOOKS_A_CHECK = 500
 SAGA_ENDS = (Notice.COMPLETED.value, Notice.COMPENSATED.value)
 _REST_OF_ENVELOPE = bytes(512)  # more than all that goes with a payload
 
@@ -115,6 +117,7 @@ class Load:
         self._filling = False
         self._under_way: dict[str, Journey] = {}
         self._subscriptions: list[Subscription] = []
+        self._looks = 0
         self._timer: Timer | None = None
         self.ended: list[Journey] = []
         self.ends: Counter[str] = Counter()
@@ -225,16 +228,25 @@ class Load:
     def _check(self) -> None:
         """Send again what was not answered; look into the store after what has been quiet for long."""
         now = self._loop.time()
-        for journey in list(self._under_way.values()):
+        quiet = []
+        for journey in self._under_way.values():
             if not journey.answered and journey.next_send_at <= now:
+                journey.next_send_at = now + RESEND_SECONDS * 2 ** min(journey.attempt, MAX_DOUBLINGS)
                 journey.attempt += 1
-                journey.next_send_at = now + RESEND_SECONDS
                 self._send(journey)
             elif now - journey.sent_at > LOOK_AFTER_SECONDS:
-                end = self._authors(self._look, journey.saga_id)
-                if end:
-                    self._end(journey, end)
+                quiet.append(journey)
+        for journey in self._some_of(quiet):
+            if end := self._authors(self._look, journey.saga_id):
+                self._end(journey, end)
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+
+    def _some_of(self, quiet: list[Journey]) -> list[Journey]:
+        """No more than can be looked after between two checks: of many, others each time."""
+        first = self._looks % max(len(quiet), 1)
+        some = (quiet[first:] + quiet[:first])[:LOOKS_A_CHECK]
+        self._looks += len(some)
+        return some
 
     # --- hearing ---------------------------------------------------------------------------------------------
 

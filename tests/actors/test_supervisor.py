@@ -13,7 +13,7 @@ from broker import codec, subjects
 from broker.codec import pack
 from persistence import snapshots
 from tests.actors.bench import MAIN, Bench, saga_id
-from tests.actors.trip import ID, SERVICES, TRIP, WHO, counts, done, ids, serve
+from tests.actors.trip import ID, SERVICES, TIMEOUT_SECONDS, TRIP, WHO, counts, done, ids, serve
 
 # --- starting ---------------------------------------------------------------------------------------------------
 
@@ -153,6 +153,28 @@ def test_a_saga_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
     bench.peer.reply(bench.peer.of("hotel")[0])
     bench.until(lambda: bench.peer.turns(second)[-1:] == ["compensated"])
     assert bench.peer.turns(first)[-1] == "completed"
+
+
+def test_no_more_begin_than_the_services_can_follow(bench: Bench) -> None:
+    """While a service is behind, a few sagas are under way and the others wait unacknowledged, instead of asking
+    again and again; when it answers, all have their turn."""
+    bench.coordinator(TRIP, limits=Limits(in_flight_behind=3))
+    serve(bench)
+    sagas = ids(100)
+    for saga in sagas:
+        bench.peer.start(saga, "trip", WHO)
+    bench.run_for(0.9 * TIMEOUT_SECONDS)
+    begun = {command.saga_id for command in bench.peer.of("hotel")}
+    assert begun == set(sagas[: len(begun)])
+    assert 3 < len(begun) < 60
+    bench.run_for(0.5 * TIMEOUT_SECONDS)
+    assert {command.saga_id for command in bench.peer.of("hotel")} == begun
+    for service in SERVICES:
+        bench.peer.serve(service, done)
+    bench.run_for(30.0)
+    assert all(bench.peer.turns(saga)[-1:] == ["completed"] for saga in sagas)
+    assert {command.saga_id for command in bench.peer.commands if command.attempt > 1} <= begun
+    assert bench.held("SAGA_START") == 0
 
 
 def test_a_parked_saga_makes_room(bench: Bench) -> None:
