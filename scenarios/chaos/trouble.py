@@ -7,8 +7,9 @@ nothing of a domain: what a handler did and what was counted are committed toget
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from random import Random
-from typing import Any, cast
+from typing import cast
 
 from actors.handlers import HandlerTable, Refused, ServiceHandlers, ServiceTransaction, handlers_of
 from actors.handlers import action as action_mark
@@ -76,62 +77,76 @@ class Troubles:
 
     def wrap(self, handlers: ServiceHandlers) -> ServiceHandlers:
         """The same service, in trouble and counted."""
-        members = self._members(handlers, handlers_of(handlers))
-        wrapped: ServiceHandlers = type(type(handlers).__name__, (), members)()
-        return wrapped
+        table = handlers_of(handlers)
+        kind = _class_of(type(handlers).__name__, (*table.actions,), (*table.compensations,), table.unconditional)
+        return kind(handlers, table, self)
 
-    def _members(self, handlers: ServiceHandlers, table: HandlerTable) -> dict[str, Any]:
-        mood = self.mood(handlers.name)
-        delay: Callable[[Command], float] = getattr(handlers, "delay_seconds", lambda _: 0.0)
-        members: dict[str, Any] = {
-            "name": handlers.name,
-            "tables": (*handlers.tables, EFFECTS),
-            "delay_seconds": lambda _, command: delay(command) + self._slow_seconds(mood),
-        }
-        for name in ("prepare", "start_rejected"):
-            if hasattr(handlers, name):
-                members[name] = staticmethod(getattr(handlers, name))
-        for name, act in table.actions.items():
-            members[name] = action_mark(self._acting(mood, act, refusable=(handlers.name, name) not in self.spared))
-        for name, undo in table.compensations.items():
-            mark = unconditional_mark if name in table.unconditional else compensation_mark
-            members[name] = mark(self._undoing(mood, undo))
-        return members
-
-    def _slow_seconds(self, mood: Mood) -> float:
+    def slow_seconds(self, mood: Mood) -> float:
         if self.refresh is not None:
             self.refresh(self)
         return mood.slow_seconds
 
-    def _acting(self, mood: Mood, act: Callable[[Any, Command], object], *, refusable: bool) -> Callable[..., object]:
-        def run(_self: object, transaction: ServiceTransaction, command: Command) -> object:
-            result = act(transaction, command)
-            self._count(transaction, command)
-            self._trouble(mood, refusable=refusable)
-            return result
-
-        return run
-
-    def _undoing(self, mood: Mood, undo: Callable[[Any, Command, object], object]) -> Callable[..., object]:
-        def run(_self: object, transaction: ServiceTransaction, command: Command, recorded: object) -> object:
-            undo(transaction, command, recorded)
-            self._count(transaction, command)
-            self._trouble(mood, refusable=True)
-            return None
-
-        return run
-
-    def _trouble(self, mood: Mood, *, refusable: bool) -> None:
+    def strike(self, mood: Mood, *, refusable: bool) -> None:
+        """Raises TroubleError or Refused, if its mood is such."""
         if self.happens(mood.throws):
             raise TroubleError("thrown on purpose")
         if refusable and self.happens(mood.refuses):
             raise Refused("refused on purpose")
 
-    def _count(self, transaction: ServiceTransaction, command: Command) -> None:
+    def count(self, transaction: ServiceTransaction, command: Command) -> None:
+        """What took effect by this command, within its own transaction."""
         verb = "do" if command.verb is Verb.DO else "undo"
         key = f"{command.saga_id}/{command.step}/{verb}"
         times, first = transaction.get(EFFECTS, key) or (0, next(self.numbers))
         transaction.put(EFFECTS, key, [times + 1, first])
+
+
+class _Troubled:
+    """A service in trouble: each handler of its class does what the service's own does, and then is counted."""
+
+    def __init__(self, handlers: ServiceHandlers, table: HandlerTable, troubles: Troubles) -> None:
+        self.name = handlers.name
+        self.tables = (*handlers.tables, EFFECTS)
+        for name in ("prepare", "start_rejected"):
+            if hasattr(handlers, name):
+                setattr(self, name, getattr(handlers, name))
+        self._delay: Callable[[Command], float] = getattr(handlers, "delay_seconds", lambda _: 0.0)
+        self._table = table
+        self._troubles = troubles
+        self._mood = troubles.mood(handlers.name)
+
+    def delay_seconds(self, command: Command) -> float:
+        return self._delay(command) + self._troubles.slow_seconds(self._mood)
+
+
+@lru_cache(maxsize=256)
+def _class_of(
+    name: str, actions: tuple[str, ...], compensations: tuple[str, ...], unconditional: frozenset[str]
+) -> type[_Troubled]:
+    """A class with handlers of these names. A class costs far more than an instance, and worlds have many alike."""
+    members: dict[str, Callable[..., object]] = {action: action_mark(_acting(action)) for action in actions}
+    for undo in compensations:
+        members[undo] = (unconditional_mark if undo in unconditional else compensation_mark)(_undoing(undo))
+    return type(name, (_Troubled,), members)
+
+
+def _acting(name: str) -> Callable[..., object]:
+    def run(self: _Troubled, transaction: ServiceTransaction, command: Command) -> object:
+        result = self._table.actions[name](transaction, command)
+        self._troubles.count(transaction, command)
+        self._troubles.strike(self._mood, refusable=(self.name, name) not in self._troubles.spared)
+        return result
+
+    return run
+
+
+def _undoing(name: str) -> Callable[..., object]:
+    def run(self: _Troubled, transaction: ServiceTransaction, command: Command, recorded: object) -> None:
+        self._table.compensations[name](transaction, command, recorded)
+        self._troubles.count(transaction, command)
+        self._troubles.strike(self._mood, refusable=True)
+
+    return run
 
 
 def counted_twice(tx: Transaction, services: Iterable[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from random import Random
 from typing import Final, NamedTuple
@@ -14,9 +15,9 @@ from broker import codec
 from broker.receipt import Probe
 from broker.simulated_store import Stored
 from persistence import snapshots
-from scenarios.chaos.trouble import Troubles, never_refused
-from scenarios.scenario import BOUNDARIES, Fate, Request, Scenario, ScenarioError
-from scenarios.simulation.crash_paths import Case, laid_over
+from scenarios.chaos.trouble import Troubles
+from scenarios.scenario import BOUNDARIES, Fate, Scenario, ScenarioError
+from scenarios.simulation.crash_paths import Case
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.judge import judge_nodes, judge_sagas, parked_sagas
 from scenarios.simulation.loop import SimulatedLoop, SimulationError
@@ -87,20 +88,19 @@ def points_of(spec: str) -> tuple[str, tuple[Point, ...]]:
 
 def live(
     scenario: Scenario,
-    request: Request,
     case: Case,
     points: Sequence[Point],
     saga: str | None = None,
     *,
     brief: bool = False,
 ) -> Life:
-    """Run a case; crash the nodes at the points, which come one after another; judge the end.
+    """Run a case, which is laid over the scenario; crash the nodes at the points, one after another; judge the end.
 
     `brief` keeps no passings: they are needed for another crash only.
     """
     life = Life(case, tuple(points))
     with scratch_directory() as directory, quiet():
-        world = _World(laid_over(scenario, request, case), directory, life, saga, brief)
+        world = _World(scenario, directory, life, saga, brief)
         try:
             _run(world)
             life.complaints += _judge(world)
@@ -123,8 +123,7 @@ class _World(SimulatedWorld):
         self._deliveries: Counter[str] = Counter()
         self._started_at = 0.0
         loop = SimulatedLoop(SEED)
-        # It counts effects; any trouble is laid over by the path.
-        troubles = Troubles(Random(SEED), never_refused(scenario))
+        troubles = Troubles(Random(SEED), frozenset())  # it only counts effects; the path lays trouble over
         self.watcher = Watcher(scenario.domain.sagas, Trace(loop.time))
         super().__init__(
             scenario, SEED, directory, loop=loop, split=True, saga=saga, on_event=self._heard,
@@ -155,7 +154,7 @@ class _World(SimulatedWorld):
             self._deliveries[hearer(message.subject)] += 1
 
     def _probe_of(self, name: str) -> Probe:
-        return lambda boundary, things: self._passed(name, boundary, things)
+        return partial(self._passed, name)
 
     def _passed(self, name: str, boundary: str, things: object) -> None:
         self._counts[name, boundary] += 1

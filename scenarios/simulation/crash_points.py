@@ -11,19 +11,20 @@ tell, and was sent nothing: the later one only comes a moment later. It is tried
 is passed over, as the first and as the second.
 """
 
+import gc
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from actors.definition import Kind, Saga
 from scenarios.chaos.trouble import never_refused
 from scenarios.scenario import BOUNDARIES, COORDINATOR_NAME, PLACE, Fate, Request, Scenario, ScenarioError
 from scenarios.simulation.crash_life import SEED, Life, Passing, Point, live, points_of
-from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path
+from scenarios.simulation.crash_paths import Case, base_request, failing_paths, first_path, laid_over
 from scenarios.simulation.crash_report import Cell, CrashFailure, CrashReport
 from scenarios.simulation.disk import shared_scratch
 from scenarios.simulation.progress import progress
@@ -113,9 +114,12 @@ class _Subject:
     scenario: Scenario
     request: Request
     saga: str | None
+    laid_over: dict[Case, Scenario] = field(default_factory=dict)  # each case's, made once
 
     def live(self, case: Case, points: Sequence[Point], *, brief: bool = False) -> Life:
-        return live(self.scenario, self.request, case, points, self.saga, brief=brief)
+        if case not in self.laid_over:
+            self.laid_over[case] = laid_over(self.scenario, self.request, case)
+        return live(self.laid_over[case], case, points, self.saga, brief=brief)
 
 
 Task = tuple[Case, tuple[Point, ...]]
@@ -193,6 +197,7 @@ _adopted: list[tuple[_Subject, bool]] = []
 
 def _adopt(subject: _Subject, brief: bool) -> None:
     _adopted[:] = [(subject, brief)]
+    gc.freeze()  # what is there now stays: only what lives leave behind is worth a look
 
 
 def _live(task: Task) -> Life:

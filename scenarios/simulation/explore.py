@@ -1,5 +1,6 @@
 """Many lives, on all cores: how many hold, what they have seen, and the first failures made small."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -167,6 +168,7 @@ def _adopt(batch: Batch, scratch: Path) -> None:
     adopt_scratch(scratch)
     logging.disable(logging.CRITICAL)  # what nodes log of the faults done to them is of no interest by the thousand
     _adopted.append((batch, library.find(batch.reference)))
+    gc.freeze()  # what is there now stays: only what lives leave behind is worth a look
 
 
 def _live_adopted(seed: int) -> SimResult:

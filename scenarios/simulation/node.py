@@ -56,10 +56,12 @@ def services_plan(
 ) -> Plan:
     """A node of one or more services. `services` makes new ones for each life."""
 
-    def start(node: Node) -> Actors:
-        return [Service.start(node, service, limits) for service in services()]
-
     made = services()
+    unused = [made]  # the first life's
+
+    def start(node: Node) -> Actors:
+        return [Service.start(node, service, limits) for service in (unused.pop() if unused else services())]
+
     tables = tuple(table for service in made for table in service_tables(service))
     return Plan(name, tables, start, tuple(service.name for service in made))
 
