@@ -4,6 +4,7 @@ Plain JSON, since the server ignores what it does not know: the same requests se
 """
 
 import json
+import logging
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from nats.aio.client import Client
 from broker import subjects
 from broker.port import BrokerError, Consumer, StreamConflictError
 from broker.subjects import StreamSpec
+
+logger = logging.getLogger("sagasim.broker")
 
 _API: Final = "$JS.API"
 _TIMEOUT_SECONDS: Final = 5.0
@@ -134,9 +137,9 @@ async def ensure_consumer(client: Client, consumer: Consumer, *, succeeds: bool 
     try:
         found = await request(client, f"CONSUMER.INFO.{stream}.{consumer.durable}")
         _check_consumer(consumer, found["config"])
-        if succeeds and (found["num_ack_pending"] or found["num_waiting"]):
-            await request(client, f"CONSUMER.DELETE.{stream}.{consumer.durable}")
-        elif _is_up_to_date(consumer, found["config"]):
+        is_in_use = found["num_ack_pending"] or found["num_waiting"]
+        is_removed = succeeds and is_in_use and await _remove(client, stream, consumer.durable)
+        if not is_removed and _is_up_to_date(consumer, found["config"]):
             return datetime.fromisoformat(found["created"]).timestamp()
     except ApiError as error:
         if error.code != CONSUMER_NOT_FOUND:
@@ -144,6 +147,16 @@ async def ensure_consumer(client: Client, consumer: Consumer, *, succeeds: bool 
     body = {"stream_name": stream, "config": _consumer_config(consumer)}
     found = await request(client, f"CONSUMER.DURABLE.CREATE.{stream}.{consumer.durable}", body)
     return datetime.fromisoformat(found["created"]).timestamp()
+
+
+async def _remove(client: Client, stream: str, durable: str) -> bool:
+    """Whether it could be done: an account may not be allowed to."""
+    try:
+        await request(client, f"CONSUMER.DELETE.{stream}.{durable}")
+    except ApiError as error:
+        logger.warning("consumer %s stays as it was left, until its ack wait is over: %s", durable, error)
+        return False
+    return True
 
 
 def _consumer_config(consumer: Consumer) -> Json:

@@ -15,6 +15,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
+from broker import jetstream_api as api
 from broker import jetstream_link, subjects
 from broker.jetstream import JetStream
 from broker.jetstream_consume import deliveries_of
@@ -336,6 +337,36 @@ def test_a_consumer_is_brought_up_to_date(binary: Path, tmp_path: Path) -> None:
                 await pull.closed()
                 found = await ask(server, "CONSUMER.INFO.SAGA_COMMAND.stock")
                 assert found["config"]["max_ack_pending"] == limit
+
+    run(main())
+
+
+def test_who_may_not_remove_a_consumer_goes_on_with_it(
+    binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A successor whose account may not delete says so, and hears what is left when its ack wait is over."""
+
+    async def refusing(client: Any, operation: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        if "DELETE" in operation:
+            raise api.ApiError(f"JetStream refused {operation}")
+        return await request(client, operation, body)
+
+    request = api.request
+    monkeypatch.setattr(api, "request", refusing)
+    consumer = Consumer("stock", STOCK, ack_wait_seconds=0.5, takes_over=True)
+
+    async def main() -> None:
+        bell = Bell()
+        async with running(tmp_path, binary) as server, connected(server) as jetstream:
+            first, second = Ear(bell, acks=False), Ear(bell)
+            subscription = jetstream.consume(consumer, first)
+            await publish(jetstream, bell, 1)
+            await first.hears(1)
+            subscription.close()
+            jetstream.consume(consumer, second)
+            await second.hears(1)
+            assert second.payloads == first.payloads
+            assert "consumer stock stays as it was left" in caplog.text
 
     run(main())
 
