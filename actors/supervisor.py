@@ -37,8 +37,9 @@ from persistence import journal, pruning, snapshots
 
 logger = logging.getLogger("sagasim.supervisor")
 
-LOOK_FOR_ROOM_SECONDS = 0.02
+LOOK_SECONDS = 0.02
 GROWTH = 256  # one of so many in flight more at each look: twice as many within four seconds, if the services follow
+REHYDRATION_GROWTH = 64  # twice as many within a second: so many were in flight before
 COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 """The LMDB tables that a coordinator needs."""
 
@@ -312,6 +313,14 @@ class SagaSupervisor(EventActor):
         """Whether one more saga may begin, whatever the services do."""
         return self.in_flight() < min(self._limits.in_flight, self._limits.in_flight_behind)
 
+    def _allowance(self, growth: int) -> int:
+        """How many more sagas may begin or come back now: hardly any while a service is behind, but never none."""
+        in_flight = self.in_flight()
+        if in_flight < self._limits.in_flight_behind:
+            return self._limits.in_flight_behind - in_flight
+        is_behind = self._node.lag.is_long(self._node.loop.time())
+        return 1 if is_behind else 1 + in_flight // growth
+
     def _start_queued(self) -> None:
         while self._queued and self._has_room_at_once():
             self._start_next()
@@ -321,17 +330,14 @@ class SagaSupervisor(EventActor):
     def _look_for_room(self) -> None:
         """Have a few more begin from time to time, so that their answers tell whether the services can follow."""
         if self._looking is None:
-            self._looking = self._node.loop.call_later(LOOK_FOR_ROOM_SECONDS, self._look_now)
+            self._looking = self._node.loop.call_later(LOOK_SECONDS, self._look_now)
 
     def _look_now(self) -> None:
         self._looking = None
         if not self.actor_ref.is_alive():
             return
-        in_flight = self.in_flight()
-        if not self._node.lag.is_long(self._node.loop.time()):
-            room = self._limits.in_flight - in_flight
-            for _ in range(min(1 + in_flight // GROWTH, room, len(self._queued))):
-                self._start_next()
+        for _ in range(min(self._allowance(GROWTH), self._limits.in_flight - self.in_flight(), len(self._queued))):
+            self._start_next()
         self._start_queued()
         if self._queued:
             self._look_for_room()
@@ -352,24 +358,25 @@ class SagaSupervisor(EventActor):
     # --- rehydration -----------------------------------------------------------------------------------------
 
     def _on_rehydrate(self, _: _RehydrateOn) -> None:
-        """Bring back one page of unfinished sagas, then the next when the broker has taken what they sent."""
+        """Bring back some unfinished sagas, then the next when broker and services can follow."""
         if self._rehydrated_up_to is None:
             return
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return
+        count = min(self._allowance(REHYDRATION_GROWTH), self._limits.rehydration_page)
         with self._node.environment.read() as tx:
-            page = snapshots.scan_active(tx, self._rehydrated_up_to, self._limits.rehydration_page)
+            page = snapshots.scan_active(tx, self._rehydrated_up_to, count)
         for saga_id, snapshot in page:
             if saga_id not in self._sagas and saga_id not in self._restarting:
                 self._revive(saga_id, snapshot, unless_asleep=True)
-        if len(page) < self._limits.rehydration_page:
+        if len(page) < count:
             self._rehydrated_up_to = None
             revived = self._node.counters["rehydrated"]
             logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
         else:
             self._rehydrated_up_to = page[-1][0]
-            self._rehydrate_later(0.0)
+            self._rehydrate_later(0.0 if self._has_room_at_once() else LOOK_SECONDS)
 
     def _rehydrate_later(self, delay_seconds: float) -> None:
         self._node.loop.call_later(delay_seconds, self._rehydrate_soon)

@@ -19,7 +19,7 @@ from random import Random
 from pykka import ActorRef
 
 from actors.node import Node
-from actors.service import Service, service_tables
+from actors.service import LedgerLimits, Service, service_tables
 from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
 from actors.turns import Turns
 from broker.batching import Batcher
@@ -102,6 +102,7 @@ class Serving:
     sync: bool = True
     max_map_bytes: int = MAX_MAP_BYTES
     limits: Limits = field(default_factory=Limits)
+    ledger_limits: LedgerLimits = field(default_factory=LedgerLimits)
     metrics: tuple[str, int] | None = None
     otel: bool = False
 
@@ -211,7 +212,9 @@ def _start(serving: Serving, node: Node) -> list[ActorRef[SagaSupervisor] | Acto
     domain = serving.scenario.domain
     if serving.role == COORDINATOR:
         return [SagaSupervisor.start(node, domain.sagas, serving.limits)]
-    return [Service.start(node, service) for service in domain.services(serving.scenario.conducts)]
+    return [
+        Service.start(node, service, serving.ledger_limits) for service in domain.services(serving.scenario.conducts)
+    ]
 
 
 async def _end(node: Node, actors: list[ActorRef[SagaSupervisor] | ActorRef[Service]]) -> None:

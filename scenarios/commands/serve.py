@@ -6,6 +6,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from actors.service import LedgerLimits
+from actors.supervisor import Limits
 from broker.port import BrokerError
 from persistence.errors import DiskError, LockedError
 from scenarios import library, logs, serving
@@ -14,6 +16,26 @@ from scenarios.chaos.moods import troubled
 from scenarios.errors import ScenarioError
 from scenarios.held_directory import URL_FILE
 from scenarios.telemetry.tracing import check_tracing
+
+LEDGER_FACTOR = 2  # a saga that is finished, and yet to be forgotten, may still be asked about
+
+
+def _interval_seconds(keep_seconds: float) -> float:
+    """How often to prune: ten times within what is kept, but once a minute at least, and once a second at most."""
+    return min(max(1.0, keep_seconds / 10), Limits().prune_interval_seconds)
+
+
+def _limits(keep_seconds: float | None) -> Limits:
+    if keep_seconds is None:
+        return Limits()
+    return Limits(keep_finished_seconds=keep_seconds, prune_interval_seconds=_interval_seconds(keep_seconds))
+
+
+def _ledger_limits(keep_seconds: float | None) -> LedgerLimits:
+    if keep_seconds is None:
+        return LedgerLimits()
+    interval = _interval_seconds(keep_seconds)
+    return LedgerLimits(keep_seconds=LEDGER_FACTOR * keep_seconds, prune_interval_seconds=interval)
 
 
 def serve(options: Namespace) -> int:
@@ -48,6 +70,8 @@ def serve(options: Namespace) -> int:
         max_map_bytes=serving.MAX_MAP_BYTES if options.max_map_mb is None else options.max_map_mb << 20,
         metrics=options.metrics,
         otel=options.otel,
+        limits=_limits(options.keep),
+        ledger_limits=_ledger_limits(options.keep),
     )
     try:
         return asyncio.run(serving.serve(wanted))

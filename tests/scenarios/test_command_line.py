@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import library
+import run_sim
+from actors.service import LedgerLimits
+from actors.supervisor import Limits
+from scenarios import library, serving
+from scenarios.places import COORDINATOR
 from tests.scenarios.conftest import ROOT, Sim
 
 BROKEN = "scenario = 1 +\n"
@@ -153,3 +157,21 @@ def test_a_node_loads_only_what_it_needs() -> None:
         [sys.executable, "-c", LOADED, *needed, *others], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["2", *needed]
+
+
+def test_how_long_to_keep_what_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished sagas for so long, ledgers twice as long; what is kept for a short time is pruned more often."""
+    wanted: list[serving.Serving] = []
+
+    async def served(asked: serving.Serving) -> int:
+        wanted.append(asked)
+        return 0
+
+    monkeypatch.setattr(serving, "serve", served)
+    words = ("serve", COORDINATOR, "--data", str(tmp_path), "--nats", "nats://nowhere")
+    assert [run_sim.main([*words, *more]) for more in ((), ("--keep", "90s"), ("--keep", "2d"))] == [0, 0, 0]
+    assert (wanted[0].limits, wanted[0].ledger_limits) == (Limits(), LedgerLimits())
+    kept = [(one.limits.keep_finished_seconds, one.ledger_limits.keep_seconds) for one in wanted[1:]]
+    assert kept == [(90.0, 180.0), (172_800.0, 345_600.0)]
+    assert [one.limits.prune_interval_seconds for one in wanted[1:]] == [9.0, 60.0]
+    assert [one.ledger_limits.prune_interval_seconds for one in wanted[1:]] == [9.0, 60.0]
