@@ -128,7 +128,7 @@ class EventActor(Actor):
     def __init__(self, loop: Loop) -> None:
         # What Pykka's own does, without its random name and an event with a lock: those take 10 us of each saga.
         self.actor_urn = f"urn:sagasim:{next(_numbers)}"
-        self.actor_inbox = self._inbox = EventInbox()
+        self.actor_inbox = self._inbox = self._create_actor_inbox()
         self.actor_stopped = _Stopped()
         self._actor_ref = ActorRef(self)
         self._loop = loop
@@ -159,6 +159,10 @@ class EventActor(Actor):
         """Pykka's way with what `on_start` and `on_stop` raise, and ours: it is a failure like any other."""
         self.actor_stopped.set()
         self.on_failure(exception_type, exception_value, traceback)
+
+    @staticmethod
+    def _create_actor_inbox() -> EventInbox:
+        return EventInbox()
 
     @staticmethod
     def _create_future() -> Future[Any]:
