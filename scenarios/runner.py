@@ -257,8 +257,12 @@ class Run:
 
     async def _until_settled(self, load: Load, cluster: Cluster, campaign: Campaign) -> str | None:
         """Wait until nothing is under way any more. Returns what went wrong, if anything did."""
+        told = False
         while True:
             waits = await campaign.look(self._parked)
+            if load.done and campaign.left and not told:
+                told = True
+                self._tell(f"all orders have ended; waiting for the faults still to end: {'; '.join(campaign.left)}")
             await self._look_around(cluster)
             for failure in (cluster.failure, load.failure):
                 if failure is not None:
