@@ -301,6 +301,7 @@ class Run:
         for node in NODES:
             view.nodes_up[node] = cluster.up(node)
             view.restarts[node] = cluster.restarts(node)
+        view.nodes_paused = set(filter(cluster.is_paused, NODES))
         if view.detailed or now >= self._next_look_at:
             self._next_look_at = now + PROGRESS_SECONDS
             with suppress(StorageError, SnapshotError):

@@ -54,6 +54,7 @@ class RunView:
     held_messages: int | None = None  # that the broker has and nobody has acknowledged; None while it does not say
     dead_letters: int = 0
     nodes_up: dict[str, bool] = field(default_factory=dict)
+    nodes_paused: set[str] = field(default_factory=set)  # of those that are up
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     faults: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MAX_FAULT_LINES))

@@ -89,6 +89,15 @@ def test_tells_what_matters(width: int, height: int) -> None:
     assert [fact for fact in facts if fact not in text] == []
 
 
+def test_a_paused_node_is_not_up() -> None:
+    """Its process lives, and does nothing: the screen says so, beside its restarts, until it goes on."""
+    view = mid_run()
+    view.nodes_paused = {"coordinator"}
+    text = "\n".join(screen(view, 80, 24))
+    assert "coordinator paused, 2 restarts" in text
+    assert "services up" in text
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50)])
 def test_parked_on_top(width: int, height: int) -> None:
     """Parked sagas stand on top with the reason, stalled ones next, and both are counted."""

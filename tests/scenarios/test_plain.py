@@ -60,7 +60,7 @@ def test_a_run_says_once_which_faults_it_waits_for(tmp_path: Path, monkeypatch: 
     told: list[str] = []
     run = Run(library.find("happy"), RunOptions("happy", tmp_path, 1, 20, 5), told.append)
     load = views.load_of(20, [])
-    cluster = SimpleNamespace(failure=None, up=lambda _: True, restarts=lambda _: 0)
+    cluster = SimpleNamespace(failure=None, up=lambda _: True, restarts=lambda _: 0, is_paused=lambda _: False)
 
     async def wait() -> None:
         await run._until_settled(load, cast(Cluster, cluster), cast(Campaign, Lasting(load)))
