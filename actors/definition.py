@@ -17,6 +17,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import NoneType
+from typing import TypeAlias
 
 from broker.subjects import check_token
 
@@ -38,6 +40,37 @@ class Siblings(Enum):
     DRAIN = "drain"  # hear them out first: fewer undos of steps that were never done
 
 
+_Types: TypeAlias = Mapping[str, tuple[tuple[type, ...], str]]
+_NUMBER = ((int, float), "a number")
+_TEXT = ((str,), "text")
+_RETRY_TYPES: _Types = {
+    "attempts": ((int,), "a whole number"),
+    "first_delay_seconds": _NUMBER,
+    "factor": _NUMBER,
+    "max_delay_seconds": _NUMBER,
+    "jitter": _NUMBER,
+}
+
+
+def _check_types(types: _Types, whole: object, where: str) -> None:
+    for name, (kinds, words) in types.items():
+        value = getattr(whole, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise DefinitionError(f"{where}: {name!r} is {words}, not {_type_of(value)}")
+
+
+def _type_of(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of a whole number that no float can hold
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and how soon an unanswered or faulted attempt is made again.
@@ -53,7 +86,8 @@ class Retry:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.first_delay_seconds, self.factor, self.max_delay_seconds, self.jitter))):
+        _check_types(_RETRY_TYPES, self, "a retry")
+        if not all(map(_is_finite, (self.first_delay_seconds, self.factor, self.max_delay_seconds, self.jitter))):
             raise DefinitionError("the delays, the factor and the jitter of a retry must be finite numbers")
         if self.attempts < 1:
             raise DefinitionError(f"a retry needs at least one attempt, not {self.attempts}")
@@ -159,10 +193,33 @@ class Saga:
         return hash((self.name, self.version, self.fingerprint))
 
 
+_STEP_TYPES: _Types = {
+    "name": _TEXT,
+    "service": _TEXT,
+    "action": _TEXT,
+    "compensation": ((str, NoneType), "text or None"),
+    "after": ((tuple,), "a tuple of step names"),
+    "kind": ((Kind,), "a Kind"),
+    "timeout_seconds": _NUMBER,
+    "retry": ((Retry, NoneType), "a Retry or None"),
+    "undo_retry": ((Retry,), "a Retry"),
+    "payload": ((Callable,), "a function of a View"),  # type: ignore[dict-item]
+}
+_SAGA_TYPES: _Types = {
+    "name": _TEXT,
+    "steps": ((tuple,), "a tuple of steps"),
+    "version": ((int,), "a whole number"),
+    "siblings": ((Siblings,), "a Siblings"),
+}
+
+
 def _check_names(saga: Saga) -> None:
     """Each name is a token, each step's name is its own, and each dependency names another step."""
-    if not isinstance(saga.steps, tuple):
-        raise DefinitionError(f"saga {saga.name!r}: 'steps' is a tuple of steps, not a {type(saga.steps).__name__}")
+    _check_types(_SAGA_TYPES, saga, f"saga {saga.name!r}")
+    for number, step in enumerate(saga.steps, start=1):
+        if not isinstance(step, Step):
+            raise DefinitionError(f"saga {saga.name!r}: step {number} is a Step, not {_type_of(step)}")
+        _check_types(_STEP_TYPES, step, f"saga {saga.name!r}, step {step.name!r}")
     try:
         check_token("saga", saga.name)
         for step in saga.steps:
@@ -183,17 +240,12 @@ def _check_names(saga: Saga) -> None:
             raise DefinitionError(f"saga {saga.name!r}: two steps are named {step.name!r}")
         names.add(step.name)
     for step in saga.steps:
-        if not (step.timeout_seconds > 0 and math.isfinite(step.timeout_seconds)):
+        if not (step.timeout_seconds > 0 and _is_finite(step.timeout_seconds)):
             raise DefinitionError(
                 f"saga {saga.name!r}, step {step.name!r}: the timeout must be positive, not {step.timeout_seconds}"
             )
-        if not isinstance(step.after, tuple):
-            what = type(step.after).__name__
-            raise DefinitionError(
-                f"saga {saga.name!r}, step {step.name!r}: 'after' is a tuple of step names, not a {what}"
-            )
         for needed in step.after:
-            if needed not in names:
+            if not isinstance(needed, str) or needed not in names:
                 raise DefinitionError(
                     f"saga {saga.name!r}, step {step.name!r} comes after {needed!r}, and there is no such step"
                 )

@@ -112,6 +112,10 @@ class JetStream:
         """How many messages a stream holds. Raises BrokerError."""
         return await api.messages_held(self._required_client(), stream)
 
+    async def is_pulled(self, consumer: Consumer) -> bool:
+        """Whether somebody, here or elsewhere, waits for messages of a consumer. Raises BrokerError."""
+        return await api.is_pulled(self._required_client(), consumer)
+
     async def purge_all(self) -> None:
         """Drop every message of our streams; consumers and duplicate windows stay. Raises BrokerError."""
         for spec in STREAMS:

@@ -159,6 +159,18 @@ async def _remove(client: Client, stream: str, durable: str) -> bool:
     return True
 
 
+async def is_pulled(client: Client, consumer: Consumer) -> bool:
+    """Whether somebody waits for messages of a durable consumer; nobody does of one that does not exist."""
+    stream = subjects.stream_of(consumer.filter_subject).name
+    try:
+        found = await request(client, f"CONSUMER.INFO.{stream}.{consumer.durable}")
+    except ApiError as error:
+        if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            return False
+        raise
+    return bool(found["num_waiting"])
+
+
 def _consumer_config(consumer: Consumer) -> Json:
     config: Json = {
         "durable_name": consumer.durable,

@@ -40,6 +40,8 @@ def backup(data: Path, out: Path) -> list[str]:
         raise ScenarioError(f"{data}: there is no node's database here")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ScenarioError(f"{out} exists already: a backup is made in a new directory")
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ScenarioError(f"{out} lies within {data}: a backup is made outside of what it is of")
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(mode=0o700, parents=True)

@@ -33,10 +33,12 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request. `is_refused`: it is not done, and never will be, or nobody knows."""
+    """What became of a request. `is_refused`: it is not done, and never will be, or nobody knows. `is_vain`: there
+    was nothing to do."""
 
     text: str
     is_refused: bool = False
+    is_vain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,12 @@ def _refusal(saga: Saga, saga_id: str, standing: _Standing, action: str) -> Answ
     if decision.state is not state:
         return None
     if Notice.CANCEL_TOO_LATE not in decision.effects:
-        return Answer(f"{saga_id}: nothing to {action}; it is {standing.words()}")
+        return _nothing_to_do(saga_id, standing, action)
     return Answer(_too_late(saga, saga_id, standing), is_refused=True)
+
+
+def _nothing_to_do(saga_id: str, standing: _Standing, action: str) -> Answer:
+    return Answer(f"{saga_id}: nothing to {action}; it is {standing.words()}", is_vain=True)
 
 
 def _too_late(saga: Saga | None, saga_id: str, standing: _Standing) -> str:
@@ -211,7 +217,7 @@ async def _answer(environment: Environment, saga: Saga | None, saga_id: str, act
     if action == CANCEL and _is_past_cancel(standing):
         return Answer(_too_late(saga, saga_id, standing), is_refused=True)
     if standing.record.state.phase >= Phase.COMPLETED:
-        return Answer(f"{saga_id}: nothing to {action}; it is {standing.words()}")
+        return _nothing_to_do(saga_id, standing, action)
     silence = f"nothing has come of it in {ANSWER_SECONDS:g} s; it is {standing.words()}"
     return Answer(asked + silence, is_refused=True)
 

@@ -22,10 +22,13 @@ def progress(view: RunView) -> str:
     load = view.load
     if load is None:
         return "starting"
-    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(view.sagas_by_phase.items()) if count)
     ends = ", ".join(f"{count} {end}" for end, count in sorted(load.ends.items()))
+    ended = f"{len(load.ended)}/{load.orders} orders ended ({ends or 'none'})"
+    if load.done:  # the sagas were counted a while before the orders
+        return ended
+    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(view.sagas_by_phase.items()) if count)
     parked = f"; {len(view.parked)} parked" if view.parked else ""
-    return f"{len(load.ended)}/{load.orders} orders ended ({ends or 'none'}); under way: {phases or 'none'}{parked}"
+    return f"{ended}; under way: {phases or 'none'}{parked}"
 
 
 async def show(view: RunView, tell: Callable[[str], None]) -> None:

@@ -13,7 +13,6 @@ from actors.record import SnapshotError
 from broker.jetstream import JetStream
 from broker.port import BrokerError
 from broker.server import EmbeddedServer
-from broker.subjects import STREAMS
 from persistence.errors import StorageError
 from scenarios import logs
 from scenarios.chaos.campaign import Campaign
@@ -29,6 +28,7 @@ from scenarios.held_directory import URL_FILE, About, HeldDirectory
 from scenarios.judging import Evidence, judge
 from scenarios.kept_broker import start_server
 from scenarios.load import Load, check_load
+from scenarios.outside_broker import take_broker
 from scenarios.plain import again
 from scenarios.probing import unstored
 from scenarios.scenario import BROKER, NODES, Fault, Result, Scenario, ScenarioError
@@ -141,21 +141,22 @@ class Run:
         """
         async with AsyncExitStack() as stack:
             directory = stack.enter_context(self.prepare())
-            options = self._options
+            options, scenario = self._options, self._scenario
             self._check_broker()
             (options.data / "logs").mkdir(mode=0o700, exist_ok=True)
             logs.set_up(options.data / "logs" / "run.log", level=options.log_level, form=options.log_format)
             server, access = await self._broker(stack)
             client = await access.connect("sagasim-client")
             stack.push_async_callback(client.close)
-            await self._check_leftovers(client, directory.resumed)
+            if options.access is not None:
+                await take_broker(client, scenario.domain, purge=options.purge, resumed=directory.resumed)
             stack.callback(self._stores.close)
             lines = await self._lines(stack, server)
             cluster = self.cluster = self._cluster(server, lines)
             stack.push_async_callback(cluster.stop)
             directory.begun = True
             await cluster.start()
-            await cluster.until_ready(max(START_SECONDS, self._scenario.stall_seconds))
+            await cluster.until_ready(max(START_SECONDS, scenario.stall_seconds))
             self._stores.audit(settled=False)  # one that cannot work is found out now
             load = self._load(client, directory)
             stack.callback(load.close)
@@ -244,24 +245,6 @@ class Run:
         server.write_url(data / URL_FILE)
         return server, Access(server.url)
 
-    async def _check_leftovers(self, client: JetStream, resumed: bool) -> None:
-        """An outside broker may hold another run's messages: they would be taken for this one's."""
-        if self._options.access is None:
-            return
-        if self._options.purge:  # also before a backup goes on with an older instant than the broker's messages
-            await client.purge_all()
-        if self._options.purge or resumed:
-            return
-        held = 0
-        for spec in STREAMS:
-            if spec.retention == "workqueue":
-                held += await client.stream_messages(spec.name)
-        if held:
-            raise ScenarioError(
-                f"the broker still holds {held} messages of another run: resume that one with its --data,"
-                " or drop them with --purge"
-            )
-
     def _heard_of_fault(self, text: str) -> None:
         self.view.fault(text)
         self._tell(text)
@@ -274,8 +257,12 @@ class Run:
 
     async def _until_settled(self, load: Load, cluster: Cluster, campaign: Campaign) -> str | None:
         """Wait until nothing is under way any more. Returns what went wrong, if anything did."""
+        told = False
         while True:
             waits = await campaign.look(self._parked)
+            if load.done and campaign.left and not told:
+                told = True
+                self._tell(f"all orders have ended; waiting for the faults still to end: {'; '.join(campaign.left)}")
             await self._look_around(cluster)
             for failure in (cluster.failure, load.failure):
                 if failure is not None:
@@ -314,6 +301,7 @@ class Run:
         for node in NODES:
             view.nodes_up[node] = cluster.up(node)
             view.restarts[node] = cluster.restarts(node)
+        view.nodes_paused = set(filter(cluster.is_paused, NODES))
         if view.detailed or now >= self._next_look_at:
             self._next_look_at = now + PROGRESS_SECONDS
             with suppress(StorageError, SnapshotError):

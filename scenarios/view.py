@@ -29,7 +29,8 @@ class RunView:
     """A run as it looks now.
 
     Faults are told with the seconds since the run's begin. `parked` and `stalled` say why, by saga id;
-    `latest_states` holds (step, status) of the sagas in flight and of those in `latest` that have ended. All but
+    `latest_states` holds (step, status) of the sagas in flight and of those in `latest` that have ended, and
+    `latest_ends` how these did by the store: their last event may be lost with a broker. All but
     the phases and what is parked is kept only while the view is `detailed`: while a dashboard shows it.
     """
 
@@ -54,11 +55,13 @@ class RunView:
     held_messages: int | None = None  # that the broker has and nobody has acknowledged; None while it does not say
     dead_letters: int = 0
     nodes_up: dict[str, bool] = field(default_factory=dict)
+    nodes_paused: set[str] = field(default_factory=set)  # of those that are up
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     faults: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MAX_FAULT_LINES))
     latest: dict[str, SagaLine] = field(default_factory=dict)
     latest_states: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    latest_ends: dict[str, str] = field(default_factory=dict)
 
     remarked: tuple[float, str] = (0.0, "")  # what someone at the keys is to be told, and when (monotonic seconds)
 

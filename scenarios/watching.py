@@ -140,17 +140,21 @@ class Stores:
                 for saga_id, record in active.items()
                 if saga_id not in parked and stalled(record, now)
             }
+            ends = {}
             for saga_id in list(view.latest):  # the event loop's thread may add to it meanwhile
                 if saga_id not in states and (found := snapshots.load(tx, saga_id)):
-                    states[saga_id] = _step_states(view, from_snapshot(found.snapshot))
+                    record = from_snapshot(found.snapshot)
+                    states[saga_id] = _step_states(view, record)
+                    if found.finished:
+                        ends[saga_id] = record.state.phase.name.lower()
             view.sagas_by_phase = _phases(tx, active)
             self._ended_seen += len(ended)  # whatever becomes of this look: none is counted twice
             sagas = [journey.saga_id for journey in ended if journey.end in SAGA_ENDS and not journey.ended_before]
             view.tally.update(tx, sagas, active)
-        view.parked, view.stalled, view.latest_states = parked, late, states
+        view.parked, view.stalled, view.latest_states, view.latest_ends = parked, late, states, ends
         if load is not None:
-            ends = [journey.ended_at for journey in ended if not journey.ended_before]
-            view.pace.add(end - load.begun_at for end in ends if end is not None)
+            times = [journey.ended_at for journey in ended if not journey.ended_before]
+            view.pace.add(at - load.begun_at for at in times if at is not None)
 
     def life(self, saga_id: str) -> Life | None:
         """All there is about one saga; None if it has none, or cannot be read just now."""

@@ -46,6 +46,11 @@ class Campaign:
         return not self._plan.patient and self._operator.resume(parked())
 
     @property
+    def left(self) -> list[str]:
+        """The faults that a run has to wait for, in words: they are still to come or to end."""
+        return list(map(str, self._faults.left))
+
+    @property
     def injected(self) -> list[str]:
         """What was done, in words; of a resumed run also what was done in the earlier ones."""
         return list(self._cluster.injected)

@@ -5,6 +5,9 @@ from typing import Any
 
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
+from scenarios.demand import demand, is_count
+from scenarios.errors import ScenarioError
+from scenarios.recorded import fields_of
 from scenarios.scenario import Domain, Scenario
 
 FAULT_SECONDS = 60.0
@@ -85,11 +88,24 @@ def plan_to_data(plan: FaultPlan) -> dict[str, Any]:
     return asdict(plan)
 
 
-def plan_from_data(data: dict[str, Any]) -> FaultPlan:
-    """Raises TypeError, KeyError or ScenarioError for what `plan_to_data` has not made."""
-    kills = tuple(Kill(**kill) for kill in data.pop("kills"))
-    faults = tuple(Fault(**fault) for fault in data.pop("faults"))
-    return FaultPlan(**data, kills=kills, faults=faults)
+def plan_from_data(data: object, what: str = "a plan") -> FaultPlan:
+    """Raises ScenarioError, which begins with `what`, for what JSON has not kept of `plan_to_data`."""
+    held = fields_of(FaultPlan, data, what)
+    for name, least in (("orders", 1), ("concurrency", 1), ("brisk", 0)):
+        value = held.get(name, least)
+        demand(is_count(value, least), f"{what}: {name!r} must be {least} or more, not {value}")
+    for name, kind in (("kills", Kill), ("faults", Fault)):
+        parts = enumerate(held.get(name, ()), start=1)
+        held[name] = tuple(_part(kind, part, f"{what}: {name} {number}") for number, part in parts)
+    return FaultPlan(**held)
+
+
+def _part(kind: type[Kill | Fault], data: object, what: str) -> Kill | Fault:
+    found = fields_of(kind, data, what)
+    try:
+        return kind(**found)
+    except ScenarioError as error:
+        raise ScenarioError(f"{what}: {error}") from None
 
 
 def sequential_of(domain: Domain) -> str | None:

@@ -62,7 +62,7 @@ class RealFaults:
         self._moods: defaultdict[str, Mood] = defaultdict(Mood)
         self._in_force = InForce()
         self._hostile: Hostile | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[asyncio.Task[None], Fault] = {}
         if any(fault.kind in _HOSTILE for fault in self._faults):
             self._hostile = Hostile(domain, seed, faults=self._faults)
 
@@ -72,9 +72,9 @@ class RealFaults:
             write_moods(self._cluster.data, self._moods)
         if self._hostile is not None:
             await self._hostile.start(self._access)
-        self._tasks = [
-            asyncio.create_task(self._carry_out(fault)) for fault in self._faults if fault.kind in _STRIKES
-        ]
+        self._tasks = {
+            asyncio.create_task(self._carry_out(fault)): fault for fault in self._faults if fault.kind in _STRIKES
+        }
 
     @property
     def pending(self) -> bool:
@@ -84,14 +84,19 @@ class RealFaults:
                 task.result()
         if self._hostile is not None:
             self._hostile.raise_failure()
-        return not all(task.done() for task in self._tasks)
+        return bool(self.left)
+
+    @property
+    def left(self) -> list[Fault]:
+        """Those that are still to come or to end, by the clock."""
+        return [fault for task, fault in self._tasks.items() if not task.done()]
 
     async def heal(self) -> None:
         """End every fault: what it has put to sleep wakes, and nothing further happens. Raises what went wrong."""
         for task in self._tasks:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        self._tasks = {}
         try:
             if self._lines is not None:
                 self._lines.heal()

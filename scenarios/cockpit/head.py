@@ -174,7 +174,9 @@ def _nodes(view: RunView, glyphs: Glyphs, width: int) -> Text:
 
 def _node(view: RunView, node: str, unit: str) -> Text:
     text = Text.assemble((node[:1], "underline"), f"{node[1:]} ")  # the letter is its key
-    if view.nodes_up.get(node, False):
+    if node in view.nodes_paused:
+        text.append("paused", "bold yellow")
+    elif view.nodes_up.get(node, False):
         text.append("up", "green")
     else:
         text.append("DOWN" if view.load else "starting", "bold red" if view.load else "dim")

@@ -118,9 +118,10 @@ class Helm:
         except (ScenarioError, StorageError, BrokerError) as error:
             self._view.remark(str(error))
             return
-        words = f"{action} {saga_id}: {answer.text.removeprefix(words_of_asking(saga_id, action))}"
+        rest = answer.text.removeprefix(words_of_asking(saga_id, action)).removeprefix(f"{saga_id}: ")
+        words = f"{action} {saga_id}: {rest}"
         self._view.remark(words)
-        if not answer.is_refused:
+        if not answer.is_refused and not answer.is_vain:
             self._tell(words)
 
     def _tell(self, words: str) -> None:

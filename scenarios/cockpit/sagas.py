@@ -71,7 +71,7 @@ def _around(selected: str, every: list[str], rows: int) -> list[str]:
 
 def _is_over(view: RunView, saga_id: str) -> bool:
     line = view.latest.get(saga_id)
-    return line is not None and any(turn in ENDED for _, turn, _ in line.turns)
+    return line is not None and (saga_id in view.latest_ends or any(turn in ENDED for _, turn, _ in line.turns))
 
 
 # --- a line a saga ---------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def _saga_says(view: RunView, saga_id: str, glyphs: Glyphs) -> Text:
         return glyphs.text(f"stalled: {waits}; {view.stalled[saga_id]}", PHASE_STYLES["stalled"])
     line = view.latest.get(saga_id)
     if line is not None and _is_over(view, saga_id):
-        return _end_of(line, glyphs)
+        return _end_of(line, view.latest_ends.get(saga_id, ""), glyphs)
     return Text(waits)
 
 
@@ -115,8 +115,12 @@ def _waits_for(view: RunView, saga_id: str) -> str:
     return ", ".join(f"{words[status]}{name}" for name, status in states if status in words)
 
 
-def _end_of(line: SagaLine, glyphs: Glyphs) -> Text:
-    at_seconds, turn, reason = next(found for found in line.turns if found[1] in ENDED)
+def _end_of(line: SagaLine, end: str, glyphs: Glyphs) -> Text:
+    """As it was heard; where its last event was not, its `end` as the store has it."""
+    heard = [found for found in line.turns if found[1] in ENDED]
+    if not heard:
+        return glyphs.text(end, PHASE_STYLES[end])
+    at_seconds, turn, reason = heard[0]
     begun = [at for at, first, _ in line.turns if first == Notice.STARTED.value]
     took = f" in {1000 * (at_seconds - begun[0]):,.0f} ms" if begun else ""
     because = f": {reason}" if reason and turn != Notice.COMPLETED.value else ""

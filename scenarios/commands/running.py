@@ -2,8 +2,9 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenarios import library
@@ -24,13 +25,23 @@ def begin(options: Namespace) -> tuple[Scenario, int, Access | None]:
     if options.json is not None:
         check_writable("--json", options.json)
     Outputs(options.report, options.trace).check()
+    _check_distinct({"--json": options.json, "--report": options.report, "--trace": options.trace})
     access = access_of(options)
+    if options.purge and access is None:
+        raise ScenarioError("--purge goes with --nats: an embedded broker has nobody else's messages")
     seed = drawn(options.seed)
     if options.otel:
         if options.mode != "real":
             raise ScenarioError("--otel goes with --mode real: nobody waits for spans of virtual time")
         check_tracing()
     return scenario, seed, access
+
+
+def _check_distinct(outputs: Mapping[str, Path | None]) -> None:
+    taken: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is not None and (other := taken.setdefault(path.resolve(), option)) != option:
+            raise ScenarioError(f"{other} and {option} name the same file, {path}")
 
 
 def end(options: Namespace, result: Result, facts: "Callable[[], Facts]") -> int:

@@ -52,15 +52,15 @@ def _simulation_words(commands: Commands) -> None:
     word.add_argument("--crash-points", action="store_true", help="instead: crash at every boundary of every node")
     word.add_argument("--double", action="store_true", help="with --crash-points: and again at each one after that")
     word.add_argument("--at", default="", metavar="CASE", help="with --crash-points: only this one")
-    word.add_argument("--failures", type=Path, default=Path(), metavar="DIR", help="where to write what failed")
+    word.add_argument("--failures", type=_path, default=Path(), metavar="DIR", help="where to write what failed")
     word = _word(commands, "replay", "run a recorded failure again, step by step")
-    word.add_argument("failure", type=Path, metavar="FAILURE.json")
+    word.add_argument("failure", type=_path, metavar="FAILURE.json")
     word.add_argument("--mermaid", action="store_true", help="the sequence diagrams as Mermaid")
 
 
 def _directory_words(commands: Commands) -> None:
     word = _word(commands, "inspect", "sagas by state, or one saga's timeline")
-    word.add_argument("data", type=Path, metavar="DIR")
+    word.add_argument("data", type=_path, metavar="DIR")
     word.add_argument("saga_id", nargs="?", metavar="SAGA_ID")
     word.add_argument("--state", choices=STATES, help="only sagas in this state")
     word.add_argument(
@@ -72,15 +72,15 @@ def _directory_words(commands: Commands) -> None:
     forms.add_argument("--json", dest="form", action="store_const", const=JSON, default=TEXT, help="one JSON object")
     forms.add_argument("--mermaid", dest="form", action="store_const", const=MERMAID, help="a sequence diagram")
     word = _word(commands, "backup", "copy a run's directory while its nodes are at work")
-    word.add_argument("data", type=Path, metavar="DIR")
-    word.add_argument("out", type=Path, metavar="OUT")
+    word.add_argument("data", type=_path, metavar="DIR")
+    word.add_argument("out", type=_path, metavar="OUT")
     word = _word(commands, "check", "is a run's directory sound? structure, orphans, impossible states")
-    word.add_argument("data", type=Path, metavar="DIR")
+    word.add_argument("data", type=_path, metavar="DIR")
     word.add_argument("--scenario", metavar="NAME|FILE.py", help="whose sagas and services, if DIR does not say")
     word.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     for action in ("resume", "cancel"):
         word = _word(commands, action, f"{action} one saga")
-        word.add_argument("data", type=Path, metavar="DIR")
+        word.add_argument("data", type=_path, metavar="DIR")
         word.add_argument("saga_id", metavar="SAGA_ID")
         _broker_words(word)
 
@@ -92,21 +92,21 @@ def _long_words(commands: Commands) -> None:
         "--concurrency", type=_positives, default=(1, 100, 1000), metavar="C,C,...", help="orders under way at a time"
     )
     word.add_argument("--only", type=_parts, default=NAMES, metavar="PART,...", help=", ".join(NAMES))
-    word.add_argument("--json", type=Path, metavar="FILE", help="write all figures as one JSON object")
+    word.add_argument("--json", type=_path, metavar="FILE", help="write all figures as one JSON object")
     word = _word(commands, "soak", "kill everything for a quarter of an hour, under load, and audit again and again")
     word.add_argument(
         "name", nargs="?", default=stories.SOAKED, metavar="NAME|FILE.py", help="whose load and services"
     )
     word.add_argument("--minutes", type=_minutes, default=15.0, metavar="M")
     word.add_argument("--seed", type=_seed, metavar="S")
-    word.add_argument("--data", type=Path, metavar="DIR", help="where to keep it, also when it has passed")
-    word.add_argument("--json", type=Path, metavar="FILE", help="write the table as one JSON object")
+    word.add_argument("--data", type=_path, metavar="DIR", help="where to keep it, also when it has passed")
+    word.add_argument("--json", type=_path, metavar="FILE", help="write the table as one JSON object")
 
 
 def _serve_words(commands: Commands) -> None:
     word = _word(commands, "serve", "one node, to run beside others")
     word.add_argument("role", choices=(COORDINATOR, SERVICES))
-    word.add_argument("--data", type=Path, required=True, metavar="DIR")
+    word.add_argument("--data", type=_path, required=True, metavar="DIR")
     word.add_argument("--scenario", default=stories.FLAGSHIP, metavar="NAME|FILE.py", help="whose sagas and services")
     word.add_argument("--with-parent", action="store_true", help="stop when standard input ends; leave Ctrl-C to it")
     word.add_argument("--max-map-mb", type=_positive, metavar="N", help="the most its store may grow to")
@@ -137,11 +137,11 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
     word.add_argument("--mode", choices=("real", "sim"), default="real")
     word.add_argument("--sequential", action="store_true", help="one step after another, instead of in parallel")
     word.add_argument("--chaos", action="store_true", help="with faults drawn by the seed, the same in both modes")
-    word.add_argument("--data", type=Path, metavar="DIR", help="where to keep the run; resumes the one it holds")
+    word.add_argument("--data", type=_path, metavar="DIR", help="where to keep the run; resumes the one it holds")
     word.add_argument("--plain", action="store_true", help="plain lines instead of the dashboard")
-    word.add_argument("--json", type=Path, metavar="FILE", help="write the result as one JSON object")
-    word.add_argument("--report", type=Path, metavar="FILE.html", help="write one page with charts and timelines")
-    word.add_argument("--trace", type=Path, metavar="FILE.json", help="write trace events, for Perfetto and Chrome")
+    word.add_argument("--json", type=_path, metavar="FILE", help="write the result as one JSON object")
+    word.add_argument("--report", type=_path, metavar="FILE.html", help="write one page with charts and timelines")
+    word.add_argument("--trace", type=_path, metavar="FILE.json", help="write trace events, for Perfetto and Chrome")
     _trace_words(word)
     word.add_argument("--purge", action="store_true", help="with --nats: drop what another run has left there")
     _broker_words(word)
@@ -151,10 +151,10 @@ def _run_words(word: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _broker_words(word: argparse.ArgumentParser) -> None:
     word.add_argument("--nats", metavar="URL", help="nats://[USER:PASSWORD@]HOST[:PORT] or tls://...")
-    word.add_argument("--creds", type=Path, metavar="FILE", help="a NATS credentials file")
-    word.add_argument("--tls-ca", type=Path, metavar="FILE")
-    word.add_argument("--tls-cert", type=Path, metavar="FILE")
-    word.add_argument("--tls-key", type=Path, metavar="FILE")
+    word.add_argument("--creds", type=_path, metavar="FILE", help="a NATS credentials file")
+    word.add_argument("--tls-ca", type=_path, metavar="FILE")
+    word.add_argument("--tls-cert", type=_path, metavar="FILE")
+    word.add_argument("--tls-key", type=_path, metavar="FILE")
 
 
 def _trace_words(word: argparse.ArgumentParser) -> None:
@@ -168,6 +168,13 @@ def _log_words(word: argparse.ArgumentParser) -> None:
 
 
 # --- what they take ---------------------------------------------------------------------------------------------
+
+
+def _path(text: str) -> Path:
+    """An empty one, as of a variable that is not set, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a directory, and is empty")
+    return Path(text)
 
 
 def _whole(text: str) -> int:

@@ -3,10 +3,10 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from scenarios import library
 from scenarios.chaos.plan import FaultPlan, plan_from_data
+from scenarios.recorded import fields_of, object_of
 from scenarios.scenario import ScenarioError
 from scenarios.simulation.result import SimResult
 from scenarios.simulation.simulate import simulate
@@ -56,21 +56,20 @@ def read_failure(path: Path) -> Failure:
         data = json.loads(path.read_text())
     except OSError as error:
         raise ScenarioError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScenarioError(f"{path} is not JSON: {error}") from None
     return failure_from_data(data, str(path))
 
 
-def failure_from_data(data: Any, where: str = "a recorded failure") -> Failure:
+def failure_from_data(data: object, where: str = "a recorded failure") -> Failure:
     """Raises ScenarioError."""
-    try:
-        data = dict(data)
-        if data.pop("format", FORMAT) != FORMAT:
-            raise ScenarioError(f"{where}: its format is not known here (known: {FORMAT})")
-        plan = plan_from_data(dict(data.pop("plan")))
-        return Failure(plan=plan, violations=tuple(data.pop("violations")), **data)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ScenarioError(f"{where} is no recorded failure: {error}") from None
+    what = f"{where} is no recorded failure: it"
+    held = object_of(data, what)
+    if held.pop("format", FORMAT) != FORMAT:
+        raise ScenarioError(f"{where}: its format is not known here (known: {FORMAT})")
+    held = fields_of(Failure, held, what)
+    plan = plan_from_data(held["plan"], f"{where} is no recorded failure: its plan")
+    return Failure(**held | {"plan": plan, "violations": tuple(held["violations"])})
 
 
 _TEST = '''"""Found by `run_sim.py explore`: seed {seed}. It fails as long as the failure is there."""

@@ -152,6 +152,48 @@ def test_every_mistake_is_found_when_it_is_built(steps: tuple[Step, ...], messag
         Saga("shop", steps)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("name", 5, "saga 'shop', step 5: 'name' is text, not an int"),
+        ("service", None, "'service' is text, not a NoneType"),
+        ("action", 5, "'action' is text, not an int"),
+        ("compensation", 5, "'compensation' is text or None, not an int"),
+        ("after", ["a"], "'after' is a tuple of step names, not a list"),
+        ("after", (["a"],), "comes after ['a'], and there is no such step"),
+        ("kind", "pivot", "'kind' is a Kind, not a str"),
+        ("timeout_seconds", "5", "'timeout_seconds' is a number, not a str"),
+        ("timeout_seconds", True, "'timeout_seconds' is a number, not a bool"),
+        ("timeout_seconds", 10**400, "the timeout must be positive, not 1000"),
+        ("retry", 3, "'retry' is a Retry or None, not an int"),
+        ("undo_retry", None, "'undo_retry' is a Retry, not a NoneType"),
+        ("payload", {"a": 1}, "'payload' is a function of a View, not a dict"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(field: str, value: Any, says: str) -> None:
+    """With its saga and its step, instead of what Python says of it somewhere else."""
+    fields = {"name": "first", "service": "service", "action": "act", "compensation": "undo", field: value}
+    with pytest.raises(DefinitionError, match=re.escape(says)) as caught:
+        Saga("shop", (Step(**fields),))
+    assert str(caught.value).startswith(f"saga 'shop', step {fields['name']!r}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((5, (compensatable("a"),)), "saga 5: 'name' is text, not an int"),
+        (("shop", [compensatable("a")]), "saga 'shop': 'steps' is a tuple of steps, not a list"),
+        (("shop", ("a",)), "saga 'shop': step 1 is a Step, not a str"),
+        (("shop", (compensatable("a"),), "2"), "saga 'shop': 'version' is a whole number, not a str"),
+        (("shop", (compensatable("a"),), 1, "drain"), "saga 'shop': 'siblings' is a Siblings, not a str"),
+    ],
+)
+def test_a_saga_of_the_wrong_types_is_refused(arguments: tuple[Any, ...], says: str) -> None:
+    """Its own fields too, and whatever stands among its steps."""
+    with pytest.raises(DefinitionError, match=re.escape(says)):
+        Saga(*arguments)
+
+
 @pytest.mark.parametrize("bad", ["", "two words", "dot.ted", "star*", "a" * 65, "é", "line\n"])
 def test_every_name_is_a_token(bad: str) -> None:
     """What may come to stand in a subject or a key is checked at once, whichever name it is."""
@@ -215,6 +257,13 @@ def test_the_fingerprint_does_not_change_with_payload_or_timing() -> None:
     ("bounds", "message"),
     [
         ({"attempts": 0}, "at least one attempt, not 0"),
+        ({"attempts": 2.0}, "a retry: 'attempts' is a whole number, not a float"),
+        ({"attempts": "3"}, "a retry: 'attempts' is a whole number, not a str"),
+        ({"first_delay_seconds": None}, "a retry: 'first_delay_seconds' is a number, not a NoneType"),
+        ({"max_delay_seconds": "1"}, "a retry: 'max_delay_seconds' is a number, not a str"),
+        ({"factor": True}, "a retry: 'factor' is a number, not a bool"),
+        ({"factor": 10**400}, "must be finite numbers"),
+        ({"jitter": "0.5"}, "a retry: 'jitter' is a number, not a str"),
         ({"first_delay_seconds": -0.1}, "cannot be negative"),
         ({"max_delay_seconds": -1.0}, "cannot be negative"),
         ({"factor": 0.5}, "factor of a retry must be at least 1, not 0.5"),
@@ -223,7 +272,7 @@ def test_the_fingerprint_does_not_change_with_payload_or_timing() -> None:
     ],
 )
 def test_a_retry_has_sane_bounds(bounds: dict[str, Any], message: str) -> None:
-    """Too few attempts, negative delays, a shrinking factor or too much jitter are mistakes."""
+    """Too few attempts, negative delays, a shrinking factor, too much jitter or what is no number are mistakes."""
     with pytest.raises(DefinitionError, match=message):
         Retry(**bounds)
 

@@ -123,6 +123,16 @@ def test_refused(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_backup_is_not_made_within_what_it_is_of(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the way there is called: the next backup would find the last one in it."""
+    before = sorted(data.iterdir())
+    for out in (data / "copy", data / "deep" / "copy", data / ".." / data.name / "copy"):
+        assert run_sim.main(["backup", str(data), str(out)]) == 2
+        assert "lies within" in (err := capsys.readouterr().err)
+        assert err.count("\n") == 1
+    assert sorted(data.iterdir()) == before
+
+
 def test_where_nothing_can_be_written(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A place that cannot be written in is named."""
     (tmp_path / "file").touch()

@@ -104,6 +104,9 @@ def test_what_is_done_to_a_node_by_hand_loses_nothing(tmp_path: Path) -> None:
         await until(lambda: run.view.load is not None and len(run.view.load.ended) > 20)
         assert run.cluster is not None
         await handled(run.cluster, tmp_path)
+        assert run.cluster.pause(SERVICES, 1.0)
+        await until(lambda: run.view.nodes_paused == {SERVICES})
+        await until(lambda: not run.view.nodes_paused)
         return await going
 
     result = asyncio.run(live())
@@ -116,4 +119,5 @@ def test_what_is_done_to_a_node_by_hand_loses_nothing(tmp_path: Path) -> None:
         "kill broker and delete its store",
         "kill services",
         "pause services for 0.05 s",
+        "pause services for 1 s",
     ]

@@ -66,6 +66,63 @@ def test_bad_input_gets_one_clear_line(sim: Sim, arguments: tuple[str, ...], wor
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_purge_without_a_broker_of_one_s_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be passed over in silence: an embedded broker holds nobody else's messages."""
+    monkeypatch.chdir(tmp_path)
+    for mode in ("real", "sim"):
+        assert run_sim.main(["run", "happy", "--mode", mode, "--purge"]) == 2
+        assert capsys.readouterr().err.startswith("sagasim: --purge goes with --nats")
+
+
+@pytest.mark.parametrize("mode", ["real", "sim"])
+@pytest.mark.parametrize(
+    ("first", "second"), [("--json", "--trace"), ("--report", "--trace"), ("--json", "--report")]
+)
+def test_one_file_is_not_written_twice(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mode: str,
+    first: str,
+    second: str,
+) -> None:
+    """Whatever it is called: the last one written would be all that is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "sub").mkdir()
+    for other in ("out", "link", "sub/../out"):
+        words = ["run", "happy", "--mode", mode, first, f"{tmp_path}/out", second, f"{tmp_path}/{other}"]
+        assert run_sim.main(words) == 2
+        assert f"{first} and {second} name the same file" in (err := capsys.readouterr().err)
+        assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", ""),
+        ("check", ""),
+        ("backup", "", "X"),
+        ("backup", "X", ""),
+        ("cancel", "", "X"),
+        ("run", "happy", "--data", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what a variable that is not set leaves, and is refused in one line."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run_sim.main(arguments)
+    assert stopped.value.code == 2
+    assert "must name a file or a directory" in (err := capsys.readouterr().err)
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("seed", ["-5", "-999999999999999999", "999999999999999999"])
 def test_any_seed_that_is_taken_works(sim: Sim, seed: str) -> None:
     """Negative ones and those of eighteen digits stand in saga ids like any other."""

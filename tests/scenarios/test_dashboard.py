@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from actors.messages import Lifecycle
 from scenarios.cockpit import dashboard
 from scenarios.cockpit.dashboard import Focus, render, share, show
 from scenarios.cockpit.head import RATE_SECONDS, SAMPLE, current_rate
 from scenarios.cockpit.panels import Panel, books_panel, steps_panel
-from scenarios.cockpit.sagas import moved
+from scenarios.cockpit.sagas import moved, saga_order
 from scenarios.glyphs import ASCII, UNICODE, Glyphs
 from scenarios.inspection import Inspector, Life
 from scenarios.tally import StepCount
@@ -27,6 +28,7 @@ from tests.scenarios.views import (
     load_of,
     mid_run,
     saga_id,
+    states,
     with_parked,
 )
 
@@ -87,6 +89,27 @@ def test_tells_what_matters(width: int, height: int) -> None:
     facts += ["done/refused/retried/undone", "of 90 of 100 sagas", "authorize", "commit_stock"]
     facts += ["kill coordinator at commit.after", "●●▸●···· authorize", "●●●●●●●● completed in 44 ms"]
     assert [fact for fact in facts if fact not in text] == []
+
+
+def test_a_paused_node_is_not_up() -> None:
+    """Its process lives, and does nothing: the screen says so, beside its restarts, until it goes on."""
+    view = mid_run()
+    view.nodes_paused = {"coordinator"}
+    text = "\n".join(screen(view, 80, 24))
+    assert "coordinator paused, 2 restarts" in text
+    assert "services up" in text
+
+
+def test_a_saga_whose_end_was_not_heard_has_ended() -> None:
+    """Its last event was lost with the broker's store; it does not stay among those under way."""
+    view = mid_run()
+    view.latest, view.latest_states = {}, {saga_id(50): states(*["done"] * 8)}
+    view.heard(Lifecycle(saga_id(50), "order", "started", 1000.0, ""))
+    view.latest_states[saga_id(51)] = states("doing")
+    assert saga_order(view)[1:] == ([saga_id(50), saga_id(51)], [])
+    view.latest_ends = {saga_id(50): "completed"}
+    assert saga_order(view)[1:] == ([saga_id(51)], [saga_id(50)])
+    assert f"{saga_id(50)} ●●●●●●●● completed" in [line.rstrip() for line in screen(view, 80, 40)]
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50)])

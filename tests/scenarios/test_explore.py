@@ -21,7 +21,7 @@ from scenarios import library
 from scenarios.chaos.drawing import draw_plan, plan_of
 from scenarios.chaos.faults import Fault
 from scenarios.chaos.plan import FaultPlan
-from scenarios.scenario import Findings, Kill, ScenarioError
+from scenarios.scenario import Findings, Kill
 from scenarios.shop.sagas import ORDER
 from scenarios.simulation.commands import run_simulated
 from scenarios.simulation.disk import scratch_directory, shared_scratch
@@ -360,13 +360,49 @@ def test_wrong_usage_is_one_line(arguments: list[str], words: str, capsys: pytes
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 9}', "nonsense", '{"plan": {"kills": [], "faults": [{}]}}'])
-def test_a_file_that_is_no_failure_is_refused(tmp_path: Path, text: str) -> None:
-    """A damaged or foreign file is named, whatever is in it."""
+WHOLE = {
+    "reference": "happy",
+    "seed": 1,
+    "plan": {"orders": 1, "concurrency": 1, "kills": [], "faults": []},
+    "violations": [],
+    "trace_sha256": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nonsense", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is no recorded failure: it must be an object, not []"),
+        ("{}", "it lacks 'reference', 'seed', 'plan', 'violations', 'trace_sha256'"),
+        ('{"verdict": "passed"}', "it lacks 'reference', 'seed'"),
+        ('{"format": 9}', "its format is not known here"),
+        (WHOLE | {"seed": "1"}, "it: 'seed' must be a whole number, not '1'"),
+        (WHOLE | {"violations": 5}, "it: 'violations' must be a list, not 5"),
+        (WHOLE | {"plan": 5}, "its plan must be an object, not 5"),
+        (WHOLE | {"plan": {"orders": 1}}, "its plan lacks 'concurrency'"),
+        (WHOLE | {"plan": {"orders": 0, "concurrency": 1}}, "its plan: 'orders' must be 1 or more, not 0"),
+        (WHOLE | {"plan": {"orders": 1, "concurrency": 1, "haste": 2}}, "its plan has 'haste', which nobody knows"),
+        (WHOLE | {"plan": {"orders": 1, "concurrency": 1, "faults": [{}]}}, "its plan: faults 1 lacks 'kind'"),
+        (WHOLE | {"plan": {"orders": 1, "concurrency": 1, "kills": [{"node": []}]}}, "'node' must be text, not []"),
+        (
+            WHOLE | {"plan": {"orders": 1, "concurrency": 1, "kills": [{"node": "broker"}]}},
+            "its plan: kills 1: a kill needs one of",
+        ),
+    ],
+)
+def test_a_file_that_is_no_failure_is_refused(
+    tmp_path: Path, text: object, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged or foreign file is named, and what it lacks is said in plain words, in one line."""
     path = tmp_path / "f.json"
-    path.write_text(text)
-    with pytest.raises(ScenarioError, match=r"f\.json"):
-        read_failure(path)
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    assert run_sim.main(["replay", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert says in error
+    assert error.count("\n") == 1
 
 
 def test_a_failure_of_a_file_names_it(tmp_path: Path) -> None:

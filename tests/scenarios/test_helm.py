@@ -183,7 +183,9 @@ def test_a_parked_saga_is_resumed(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("key", "saga_id", "words"),
     [
-        ("x", COMPLETED, f"cancel {COMPLETED}: {COMPLETED}: too late to cancel; it is completed"),
+        ("x", COMPLETED, f"cancel {COMPLETED}: too late to cancel; it is completed"),
+        ("r", COMPLETED, f"resume {COMPLETED}: nothing to resume; it is completed"),
+        ("r", RUNNING, f"resume {RUNNING}: nothing to resume; it is running"),
         ("x", "0123456789ab-no", "there is no saga 0123456789ab-no"),
         ("x", "", "select the saga to cancel first, with the arrows or j and k"),
     ],

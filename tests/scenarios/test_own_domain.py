@@ -18,6 +18,7 @@ from scenarios.simulation.explore import Batch, explore, verdict
 from scenarios.simulation.failure import Failure
 from scenarios.simulation.progress import Lines
 from scenarios.simulation.result import SOMETIMES, reachable
+from tests.scenarios.conftest import ROOT, Sim
 from tests.scenarios.rental import RENTAL
 
 FILE = str(Path(__file__).parent / "rental.py")
@@ -29,6 +30,23 @@ def test_it_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "30 orders: 20 completed, 10 compensated" in out
     assert f"again: run_sim.py run {FILE} " in out
+
+
+def test_the_one_that_the_readme_shows_works(
+    sim: Sim, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the letter: on real processes, two of which are killed, and simulated, it keeps its own books."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    shown = (ROOT / "README.md").read_text().partition("## Write a saga")[2].partition("\n## ")[0]
+    mine = sim.home / "my_scenario.py"
+    mine.write_text(shown.partition("```python\n")[2].partition("```")[0])
+    assert f"run_sim.py run {mine.name}" in shown
+    result = sim.passed(mine.name, "--seed", "1")
+    assert len(result["faults_injected"]) == 2
+    assert run_sim.main(["run", str(mine), "--mode", "sim", "--seed", "1"]) == 0
+    assert (
+        f"200 orders: {result['completed']} completed, {result['compensated']} compensated" in capsys.readouterr().out
+    )
 
 
 def test_it_may_be_in_several_files(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.messages import Lifecycle
 from actors.record import new_record, to_snapshot
 from actors.supervisor import COORDINATOR_TABLES
 from persistence import snapshots
@@ -16,6 +17,7 @@ from scenarios.scenario import COORDINATOR
 from scenarios.shop.sagas import ORDER
 from scenarios.view import RunView
 from scenarios.watching import MAX_SHOWN_SAGAS, Stores
+from tests.scenarios.played import COMPLETED, RUNNING, Coordinator, always
 
 SAGAS = MAX_SHOWN_SAGAS + 50
 
@@ -58,6 +60,22 @@ def test_a_dashboard_is_given_all(stores: Stores) -> None:
         stores.refresh(detailed)
     assert len(detailed.latest_states) == MAX_SHOWN_SAGAS
     assert detailed.sagas_by_phase.total() == SAGAS
+
+
+def test_how_a_saga_ended_is_read_where_it_was_not_heard(tmp_path: Path) -> None:
+    """Of those that were heard of, the ones that the store has as finished, and how they ended."""
+    coordinator = Coordinator(tmp_path)
+    coordinator.play(COMPLETED, always)
+    coordinator.begin(RUNNING)
+    coordinator.environment.close()
+    stores, detailed = Stores(library.find("happy"), tmp_path), view(detailed=True)
+    for saga_id in (COMPLETED, RUNNING):
+        detailed.heard(Lifecycle(saga_id, "order", "started", 0.0, ""))
+    with pytest.raises(StorageError, match="services: there is no database here"):
+        stores.refresh(detailed)
+    stores.close()
+    assert set(detailed.latest_states) == {COMPLETED, RUNNING}
+    assert detailed.latest_ends == {COMPLETED: "completed"}
 
 
 def test_a_run_is_at_rest_when_all_has_ended_or_is_parked(stores: Stores) -> None:

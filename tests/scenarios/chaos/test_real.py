@@ -200,7 +200,7 @@ def test_what_goes_wrong_with_a_fault_is_heard_at_once(tmp_path: Path, monkeypat
             doing = executor(QuietCluster(tmp_path), *faults, lines=lines)
             await doing.begin()
             (tmp_path / f"{MOODS_FILE[:-5]}.partial").mkdir()
-            await until(lambda: doing._tasks[0].done())
+            await until(lambda: [fault.kind for fault in doing.left] == ["delay"])
             with pytest.raises(IsADirectoryError):
                 _ = doing.pending
             with pytest.raises(IsADirectoryError) as healing:
