@@ -9,7 +9,7 @@ from actors.definition import Saga
 from scenarios.scenario import Conduct, Scenario
 from scenarios.shop.domain import SHOP, good
 
-SLOW_SECONDS = 5.0
+SLOW_SECONDS = 10.0  # sagas beyond the first thousand begin a few at a time: all 2,000 are to be there at once
 PATIENCE_SECONDS = 600.0
 
 
