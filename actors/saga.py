@@ -190,8 +190,8 @@ class SagaActor(EventActor):
             return
         now, timeout = self._node.loop.time(), self._saga.steps[step].timeout_seconds
         waited = now - overdue_at + timeout
-        if reply.attempt < send.attempt:
-            waited += timeout  # it answers one that was given up
+        if (reply.verb, reply.round, reply.attempt) != (send.verb, send.round, send.attempt):
+            waited = max(waited, 0.0) + timeout  # it answers what was given up; the next may not be sent yet
         self._node.lag.answered(self._saga.steps[step].service, waited, timeout, now)
 
     # --- decide, save ----------------------------------------------------------------------------------------

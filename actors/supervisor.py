@@ -85,6 +85,10 @@ class _RehydrateOn:
     """Mail for the supervisor: go on with the next page."""
 
 
+class _Look:
+    """Mail for the supervisor: see whether sagas that wait for their start may begin."""
+
+
 class SagaSupervisor(EventActor):
     """The one that knows which sagas there are. `definitions` maps names to what the running code knows."""
 
@@ -330,12 +334,14 @@ class SagaSupervisor(EventActor):
     def _look_for_room(self) -> None:
         """Have a few more begin from time to time, so that their answers tell whether the services can follow."""
         if self._looking is None:
-            self._looking = self._node.loop.call_later(LOOK_SECONDS, self._look_now)
+            self._looking = self._node.loop.call_later(LOOK_SECONDS, self._tell_self, _Look())
 
-    def _look_now(self) -> None:
+    def _tell_self(self, mail: _Look | _RehydrateOn) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(mail)
+
+    def _on_look(self, _mail: _Look) -> None:
         self._looking = None
-        if not self.actor_ref.is_alive():
-            return
         for _ in range(min(self._allowance(GROWTH), self._limits.in_flight - self.in_flight(), len(self._queued))):
             self._start_next()
         self._start_queued()
@@ -364,26 +370,26 @@ class SagaSupervisor(EventActor):
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return
-        count = min(self._allowance(REHYDRATION_GROWTH), self._limits.rehydration_page)
+        allowance = self._allowance(REHYDRATION_GROWTH)
         with self._node.environment.read() as tx:
-            page = snapshots.scan_active(tx, self._rehydrated_up_to, count)
+            page = snapshots.scan_active(tx, self._rehydrated_up_to, self._limits.rehydration_page)
         for saga_id, snapshot in page:
+            if allowance == 0:
+                self._rehydrate_later(LOOK_SECONDS)
+                return
+            self._rehydrated_up_to = saga_id
             if saga_id not in self._sagas and saga_id not in self._restarting:
-                self._revive(saga_id, snapshot, unless_asleep=True)
-        if len(page) < count:
+                # One that is asleep, or cannot be read, asks nothing of anybody.
+                allowance -= self._revive(saga_id, snapshot, unless_asleep=True) is not None
+        if len(page) < self._limits.rehydration_page:
             self._rehydrated_up_to = None
             revived = self._node.counters["rehydrated"]
             logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
         else:
-            self._rehydrated_up_to = page[-1][0]
-            self._rehydrate_later(0.0 if self._has_room_at_once() else LOOK_SECONDS)
+            self._rehydrate_later(0.0 if allowance else LOOK_SECONDS)
 
     def _rehydrate_later(self, delay_seconds: float) -> None:
-        self._node.loop.call_later(delay_seconds, self._rehydrate_soon)
-
-    def _rehydrate_soon(self) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(_RehydrateOn())
+        self._node.loop.call_later(delay_seconds, self._tell_self, _RehydrateOn())
 
     def _revive(self, saga_id: str, snapshot: bytes, *, unless_asleep: bool = False) -> ActorRef[SagaActor] | None:
         """An actor from a snapshot, which emits what it waits for; None if the code does not know its definition.
@@ -521,6 +527,7 @@ class SagaSupervisor(EventActor):
         _Reloaded: _on_reloaded,
         _Held: _on_held,
         _RehydrateOn: _on_rehydrate,
+        _Look: _on_look,
     }
 
 

@@ -150,10 +150,12 @@ async def ensure_consumer(client: Client, consumer: Consumer, *, succeeds: bool 
 
 
 async def _remove(client: Client, stream: str, durable: str) -> bool:
-    """Whether it could be done: an account may not be allowed to."""
+    """Whether it is gone: an account may not be allowed to do it."""
     try:
         await request(client, f"CONSUMER.DELETE.{stream}.{durable}")
     except ApiError as error:
+        if error.code == CONSUMER_NOT_FOUND:
+            return True
         logger.warning("consumer %s stays as it was left, until its ack wait is over: %s", durable, error)
         return False
     return True

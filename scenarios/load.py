@@ -24,7 +24,7 @@ from scenarios.scenario import COORDINATOR_NAME, PLACE, Fate, Request, Scenario,
 
 CLIENT = "client"
 RESEND_SECONDS = 3.0  # at first; twice as long each time
-MAX_DOUBLINGS = 4
+MAX_DOUBLINGS = 2
 LOOK_AFTER_SECONDS = 4.0
 CHECK_SECONDS = 0.5
 LOOKS_A_CHECK = 500

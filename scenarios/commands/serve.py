@@ -18,6 +18,8 @@ from scenarios.held_directory import URL_FILE
 from scenarios.telemetry.tracing import check_tracing
 
 LEDGER_FACTOR = 2  # a saga that is finished, and yet to be forgotten, may still be asked about
+MIN_LEDGER_SECONDS = 24 * 3600.0
+"""A service must not forget what it has done while it may be asked again, however soon finished sagas may go."""
 
 
 def _interval_seconds(keep_seconds: float) -> float:
@@ -34,8 +36,7 @@ def _limits(keep_seconds: float | None) -> Limits:
 def _ledger_limits(keep_seconds: float | None) -> LedgerLimits:
     if keep_seconds is None:
         return LedgerLimits()
-    interval = _interval_seconds(keep_seconds)
-    return LedgerLimits(keep_seconds=LEDGER_FACTOR * keep_seconds, prune_interval_seconds=interval)
+    return LedgerLimits(keep_seconds=max(LEDGER_FACTOR * keep_seconds, MIN_LEDGER_SECONDS))
 
 
 def serve(options: Namespace) -> int:

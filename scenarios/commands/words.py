@@ -112,7 +112,7 @@ def _serve_words(commands: Commands) -> None:
     word.add_argument("--max-map-mb", type=_positive, metavar="N", help="the most its store may grow to")
     word.add_argument(
         "--keep", type=_seconds, metavar="TIME",
-        help="how long to keep finished sagas, and twice as long what services have answered (default: 7d)",
+        help="how long to keep finished sagas (default: 7d), and what services answered twice as long, but 1d",
     )  # fmt: skip
     word.add_argument("--no-sync", action="store_true", help="do not wait for the disk: for measurements only")
     word.add_argument("--metrics", type=_address, metavar="[HOST:]PORT", help="figures for Prometheus, at /metrics")

@@ -9,6 +9,7 @@ yet to send are gone with it. A service tells a command's span when it has saved
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -191,9 +192,15 @@ class SagaTracer:
         if self._again:
             self._node.loop.call_later(AGAIN_PAUSE_SECONDS, self._tell_next)
 
-    def end(self) -> None:
-        """Tell at once what is left to be told again: this node ends, and the next may start long after."""
-        self._tell_stored(len(self._again))
+    def end(self, seconds: float) -> None:
+        """Tell what is left to be told again, in that time: this node ends, and the next may start long after.
+
+        At the usual pace, which whoever sends the spans can follow: more than its queue holds would be dropped.
+        """
+        until = time.monotonic() + seconds
+        while self._again and time.monotonic() < until:
+            self._tell_stored(AGAIN_A_TURN)
+            time.sleep(AGAIN_PAUSE_SECONDS)
 
     def _tell_stored(self, count: int) -> None:
         turn, self._again = self._again[:count], self._again[count:]

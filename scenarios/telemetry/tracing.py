@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scenarios.telemetry.spans import Spans
 
 END_SECONDS = 3.0
-"""How long a node that ends waits for its last spans to be taken; what is lost then is nothing but spans."""
+"""How long a node that ends tells what is left, and then waits for it to be taken; what is lost is only spans."""
 
 
 def check_tracing() -> None:
@@ -37,7 +37,7 @@ def start_tracing(node: Node, role: str) -> Callable[[], None]:
         tracer.tell_again()
 
     def end() -> None:
-        tracer.end()
+        tracer.end(END_SECONDS)
         # Without a collector the exporter would try for half a minute. Its threads do not keep the process.
         ending = threading.Thread(target=processor.shutdown, name="last spans", daemon=True)
         ending.start()

@@ -209,6 +209,30 @@ def test_a_parked_saga_makes_room(bench: Bench) -> None:
 # --- rehydration ------------------------------------------------------------------------------------------------
 
 
+def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:
+    """Parked sagas ask nothing of the services: those behind them come back as soon as without them."""
+    limits = Limits(in_flight_behind=1, rehydration_page=4)
+    coordinator = bench.coordinator(TRIP, limits=limits)
+    serve(bench, "hotels", "flights", "bank")
+    first, *parked, last = ids(30)
+    for saga in parked:
+        bench.peer.start(saga, "trip", WHO)
+    bench.run_for(5.0)
+    for command in bench.peer.of("mail"):
+        bench.peer.reply(command, Outcome.REFUSED, "no")
+    bench.run_for(1.0)
+    assert counts(coordinator).parked == len(parked)
+    serve(bench)
+    for saga in (first, last):
+        bench.peer.start(saga, "trip", WHO)
+        bench.run_for(0.1)
+    coordinator.crash()
+    heard = len(bench.peer.of("hotel"))
+    coordinator.start()
+    bench.run_for(0.1)
+    assert [command.saga_id for command in bench.peer.of("hotel")[heard:]] == [first, last]
+
+
 def test_rehydration_sends_again_what_is_waited_for(bench: Bench) -> None:
     """Page by page, each unfinished saga asks again just for what it still waits for, in the new epoch."""
     limits = Limits(rehydration_page=3, unacknowledged_publishes=1)

@@ -136,7 +136,7 @@ def test_a_node_that_ends_early_has_told_all_again() -> None:
         tracer = SagaTracer(node, successor.spans)
         tracer.tell_again()
         assert len(roots(successor)) == AGAIN_A_TURN
-        tracer.end()
+        tracer.end(10.0)
         assert roots(successor) == roots(world.collector)
         life.loop.run_for(1.0)
         assert len(roots(successor)) == 2 * AGAIN_A_TURN + 5
