@@ -10,7 +10,7 @@ from scenarios.chaos.faults import Fault
 from scenarios.chaos.kill import Kill
 from scenarios.chaos.plan import FaultPlan
 
-MAX_ATTEMPTS = 240
+MAX_ATTEMPTS = 400
 _CHANCES = ("swallow", "starts", "throws", "refuses")  # kinds whose value is a probability
 
 T = TypeVar("T")
