@@ -10,9 +10,11 @@ from typing import Any
 from pykka import ActorDeadError, ActorRef
 from pykka.messages import _ActorStop
 
+from actors.admission import LOOK_SECONDS, REHYDRATION_GROWTH, Admission
 from actors.definition import Saga
-from actors.dispatch import EventActor, Timer
+from actors.dispatch import EventActor
 from actors.ids import is_id
+from actors.limits import Limits
 from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, to_envelope, words_of
 from actors.node import Node
 from actors.pruner import Pruner
@@ -37,26 +39,8 @@ from persistence import journal, pruning, snapshots
 
 logger = logging.getLogger("sagasim.supervisor")
 
-LOOK_SECONDS = 0.02
-GROWTH = 256  # one of so many in flight more at each look: twice as many within four seconds, if the services follow
-REHYDRATION_GROWTH = 64  # twice as many within a second: so many were in flight before
 COORDINATOR_TABLES = (*snapshots.TABLES, *journal.TABLES)
 """The LMDB tables that a coordinator needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a coordinator. Ages and intervals are in seconds."""
-
-    in_flight: int = 20_000  # sagas at a time, parked ones aside; further starts are left unacknowledged ...
-    in_flight_behind: int = 1_000  # ... and beyond so many while any service is behind; see `Lag`
-    restarts: int = 3  # of one saga's actor within `restart_window_seconds`, then it is parked
-    restart_window_seconds: float = 60.0
-    rehydration_page: int = 256
-    unacknowledged_publishes: int = 64  # rehydration waits while the broker has more to acknowledge than this
-    keep_finished_seconds: float = 7 * 24 * 3600.0
-    prune_interval_seconds: float = 60.0
-    prune_slice: int = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +83,14 @@ class SagaSupervisor(EventActor):
         self._limits = limits or Limits()
         self._sagas: dict[str, ActorRef[SagaActor]] = {}
         self._parked: set[str] = set()
-        self._queued: dict[str, list[Mail]] = {}  # starts beyond the limit, and what has come for them since
         self._gathered: dict[str, list[Mail]] = {}  # of this turn: a saga takes all its replies at once
         self._restarting: dict[str, list[Mail]] = {}
         self._restarts: dict[str, list[float]] = {}
         self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
         self._subscriptions: list[Subscription] = []
-        self._start_subscription: Subscription | None = None
-        self._looking: Timer | None = None  # for room, for sagas that wait for their start
+        self._admission = Admission(
+            node, self._limits, self.in_flight, self._start, partial(self._tell_self, _Look())
+        )
         self._pruner = Pruner(
             node,
             pruning.prune_finished,
@@ -119,16 +103,17 @@ class SagaSupervisor(EventActor):
         with self._node.environment.read() as tx:
             self._parked = {saga_id for saga_id, _ in snapshots.scan_parked(tx, limit=1_000_000)}
         name, broker = self._node.name, self._node.broker
-        self._start_subscription = broker.consume(subjects.starts(), self._arrived)
+        starts = broker.consume(subjects.starts(), self._arrived)
+        self._admission.open(starts)
         self._subscriptions = [
-            self._start_subscription,
+            starts,
             broker.consume(subjects.replies(name), self._arrived),
             broker.consume(subjects.controls(name), self._arrived),
         ]
         self._node.gauges += [
             ("sagas_in_flight", self.in_flight),
             ("sagas_parked", lambda: len(self._parked)),
-            ("starts_queued", lambda: len(self._queued)),
+            ("starts_queued", self._admission.waiting),
         ]
         self.actor_ref.tell(_RehydrateOn())
         self._pruner.start()
@@ -137,8 +122,7 @@ class SagaSupervisor(EventActor):
         for subscription in self._subscriptions:
             subscription.close()
         self._pruner.stop()
-        if self._looking is not None:
-            self._looking.cancel()
+        self._admission.close()
         for ref in self._sagas.values():
             if ref.is_alive():
                 ref.tell(_ActorStop())
@@ -198,9 +182,7 @@ class SagaSupervisor(EventActor):
             self._tell(ref, mails)
         elif saga_id in self._restarting:
             self._restarting[saga_id] += mails
-        elif saga_id in self._queued:
-            self._queued[saga_id] += mails
-        else:
+        elif not self._admission.keep(saga_id, mails):
             self._wake_and_tell(saga_id, mails)
 
     def _tell(self, ref: ActorRef[SagaActor], mails: list[Mail]) -> None:
@@ -249,9 +231,7 @@ class SagaSupervisor(EventActor):
             self._tell(ref, [Mail(start, receipt)])
         elif saga_id in self._restarting:
             self._restarting[saga_id].append(Mail(start, receipt))
-        elif saga_id in self._queued:
-            self._queued[saga_id].append(Mail(start, receipt))
-        else:
+        elif not self._admission.keep(saga_id, [Mail(start, receipt)]):
             try:
                 answer = self._answer_without_actor(start)
             except SnapshotError as error:
@@ -261,13 +241,8 @@ class SagaSupervisor(EventActor):
                 return
             if answer is not None:
                 send_answer(self._node, start, answer, receipt)
-            elif self._queued or not self._has_room_at_once():
-                self._queued[saga_id] = [Mail(start, receipt)]
-                if self._start_subscription is not None:
-                    self._start_subscription.pause()
-                self._look_for_room()
             else:
-                self._start(start, [Mail(start, receipt)])
+                self._admission.offer(start, receipt)
 
     def _answer_without_actor(self, start: StartSaga) -> StartAnswer | None:
         """The answer to a start that needs no new saga; None if one is to be started. Raises SnapshotError."""
@@ -311,53 +286,15 @@ class SagaSupervisor(EventActor):
         self._restarts.pop(mail.saga_id, None)
         if ref is not None and ref.is_alive():
             ref.tell(_ActorStop())  # behind what it was told before, which it answers as late
-        self._start_queued()
+        self._admission.fill()
 
-    def _has_room_at_once(self) -> bool:
-        """Whether one more saga may begin, whatever the services do."""
-        return self.in_flight() < min(self._limits.in_flight, self._limits.in_flight_behind)
-
-    def _allowance(self, growth: int) -> int:
-        """How many more sagas may begin or come back now: hardly any while a service is behind, but never none."""
-        in_flight = self.in_flight()
-        if in_flight < self._limits.in_flight_behind:
-            return self._limits.in_flight_behind - in_flight
-        is_behind = self._node.lag.is_long(self._node.loop.time())
-        return 1 if is_behind else 1 + in_flight // growth
-
-    def _start_queued(self) -> None:
-        while self._queued and self._has_room_at_once():
-            self._start_next()
-        if not self._queued and self._start_subscription is not None:
-            self._start_subscription.resume()
-
-    def _look_for_room(self) -> None:
-        """Have a few more begin from time to time, so that their answers tell whether the services can follow."""
-        if self._looking is None:
-            self._looking = self._node.loop.call_later(LOOK_SECONDS, self._tell_self, _Look())
-
-    def _tell_self(self, mail: _Look | _RehydrateOn) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(mail)
-
-    def _on_look(self, _mail: _Look) -> None:
-        self._looking = None
-        for _ in range(min(self._allowance(GROWTH), self._limits.in_flight - self.in_flight(), len(self._queued))):
-            self._start_next()
-        self._start_queued()
-        if self._queued:
-            self._look_for_room()
-
-    def _start_next(self) -> None:
-        mails = self._queued.pop(next(iter(self._queued)))
-        start = mails[0].message
-        assert isinstance(start, StartSaga)
-        self._start(start, mails)
+    def _on_look(self, _: _Look) -> None:
+        self._admission.look()
 
     def _on_park_changed(self, mail: ParkChanged) -> None:
         if mail.parked:
             self._parked.add(mail.saga_id)
-            self._start_queued()
+            self._admission.fill()
         else:
             self._parked.discard(mail.saga_id)
 
@@ -370,7 +307,7 @@ class SagaSupervisor(EventActor):
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return
-        allowance = self._allowance(REHYDRATION_GROWTH)
+        allowance = self._admission.allowance(REHYDRATION_GROWTH)
         with self._node.environment.read() as tx:
             page = snapshots.scan_active(tx, self._rehydrated_up_to, self._limits.rehydration_page)
         for saga_id, snapshot in page:
@@ -387,6 +324,10 @@ class SagaSupervisor(EventActor):
             logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
         else:
             self._rehydrate_later(0.0 if allowance else LOOK_SECONDS)
+
+    def _tell_self(self, mail: _Look | _RehydrateOn) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(mail)
 
     def _rehydrate_later(self, delay_seconds: float) -> None:
         self._node.loop.call_later(delay_seconds, self._tell_self, _RehydrateOn())
@@ -516,7 +457,7 @@ class SagaSupervisor(EventActor):
                 self.actor_ref.tell(_Held(saga_id))
 
         node.committer.submit(partial(save, saga_id=saga_id, change=held), saved)
-        self._start_queued()
+        self._admission.fill()
 
     _HANDLERS: Mapping[type, Callable[[Any, Any], object]] = {
         _Arrived: _on_arrived,

@@ -18,9 +18,10 @@ from random import Random
 
 from pykka import ActorRef
 
+from actors.limits import Limits
 from actors.node import Node
 from actors.service import LedgerLimits, Service, service_tables
-from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
+from actors.supervisor import COORDINATOR_TABLES, SagaSupervisor
 from actors.turns import Turns
 from broker.batching import Batcher
 from broker.jetstream import JetStream

@@ -6,8 +6,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from actors.limits import Limits
 from actors.service import LedgerLimits
-from actors.supervisor import Limits
 from broker.port import BrokerError
 from persistence.errors import DiskError, LockedError
 from scenarios import library, logs, serving

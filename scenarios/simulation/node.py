@@ -12,9 +12,10 @@ from pykka import ActorRef
 
 from actors.definition import Saga
 from actors.handlers import ServiceHandlers
+from actors.limits import Limits
 from actors.node import Node
 from actors.service import LedgerLimits, Service, service_tables
-from actors.supervisor import COORDINATOR_TABLES, Limits, SagaSupervisor
+from actors.supervisor import COORDINATOR_TABLES, SagaSupervisor
 from actors.tracing import Tracer
 from broker.batching import Batcher
 from broker.port import Broker

@@ -8,9 +8,9 @@ from random import Random
 
 from actors import outbox
 from actors.handlers import ServiceHandlers
+from actors.limits import Limits
 from actors.messages import Lifecycle
 from actors.node import Node
-from actors.supervisor import Limits
 from actors.tracing import Tracer
 from broker.port import Broker
 from broker.receipt import Probe

@@ -9,6 +9,7 @@ from typing import Any
 from actors.definition import Saga
 from actors.handlers import ServiceHandlers
 from actors.ids import new_id
+from actors.limits import Limits
 from actors.messages import (
     Command,
     Control,
@@ -23,7 +24,6 @@ from actors.messages import (
 from actors.record import Record, from_snapshot
 from actors.service import LedgerLimits
 from actors.state import Outcome, Verb
-from actors.supervisor import Limits
 from broker import codec, subjects
 from broker.batching import Batcher
 from broker.port import Consumer, Delivery, PublishError

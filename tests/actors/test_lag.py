@@ -1,6 +1,9 @@
 """Which services are behind, as the sagas notice."""
 
 from actors.lag import BEHIND_FROM, BEHIND_UNTIL, KNOWN_SECONDS, Lag
+from actors.state import Outcome
+from tests.actors.bench import Bench
+from tests.actors.trip import ID, TIMEOUT_SECONDS, TRIP, WHO, serve
 
 TIMEOUT = 10.0
 LATE, BETWEEN, QUICK = TIMEOUT * (BEHIND_FROM + 0.01), TIMEOUT * BEHIND_FROM, TIMEOUT * (BEHIND_UNTIL - 0.01)
@@ -47,3 +50,76 @@ def test_a_silence_that_was_forgotten_begins_anew() -> None:
     lag.asked("silent", TIMEOUT, asked_again_at)
     assert not lag.is_long(asked_again_at)
     assert lag.is_long(asked_again_at + BEHIND_FROM * TIMEOUT)
+
+
+# --- what a saga tells of it -----------------------------------------------------------------------------------
+
+
+def lag_of(bench: Bench) -> Lag:
+    node = bench.nodes[0].node
+    assert node is not None
+    return node.lag
+
+
+def is_long(bench: Bench) -> bool:
+    return lag_of(bench).is_long(bench.loop.time())
+
+
+def test_quick_answers_are_told(bench: Bench) -> None:
+    """Services that answer at once are not behind, when nobody asks them any more."""
+    bench.coordinator(TRIP)
+    serve(bench, "hotels", "flights", "bank", "post")
+    bench.peer.start(ID, "trip", WHO)
+    bench.run_for((BEHIND_FROM + 0.1) * TIMEOUT_SECONDS)
+    assert not is_long(bench)
+
+
+def test_an_answer_that_was_long_in_coming_is_told(bench: Bench) -> None:
+    """A service that answers, but late, is behind; another that answers quickly says nothing of it."""
+    bench.coordinator(TRIP)
+    serve(bench, "flights")
+    bench.peer.start(ID, "trip", WHO)
+    bench.run_for((BEHIND_FROM - 0.1) * TIMEOUT_SECONDS)
+    assert not is_long(bench)
+    bench.run_for(0.2 * TIMEOUT_SECONDS)
+    bench.peer.reply(bench.peer.of("hotel")[0])
+    bench.run_for(0.1)
+    assert bench.peer.of("pay")
+    assert is_long(bench)
+
+
+def test_an_answer_to_what_was_given_up_is_no_quick_one(bench: Bench) -> None:
+    """It comes just after the next attempt was sent: the service is behind all the same."""
+    bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: len(bench.peer.of("hotel")) == 2)
+    bench.peer.reply(bench.peer.of("hotel")[0], Outcome.FAULTED, "late")
+    bench.run_for(0.1)
+    assert is_long(bench)
+
+
+def test_an_answer_within_a_backoff_is_no_quick_one(bench: Bench) -> None:
+    """It comes when the next attempt is yet to be sent, for longer than an answer may take."""
+    bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: len(bench.peer.of("hotel")) == 2)
+    bench.run_for(TIMEOUT_SECONDS + 0.3)
+    assert len(bench.peer.of("hotel")) == 2
+    bench.peer.reply(bench.peer.of("hotel")[1], Outcome.FAULTED, "late")
+    bench.run_for(0.1)
+    assert is_long(bench)
+
+
+def test_a_timeout_is_told(bench: Bench) -> None:
+    """An answer that is overdue tells as much as a late one, though the service has answered others meanwhile."""
+    bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.run_for(0.5)
+    lag_of(bench).answered("hotels", 0.0, TIMEOUT_SECONDS, bench.loop.time())
+    bench.run_for(TIMEOUT_SECONDS - 1.0)
+    assert not is_long(bench)
+    bench.run_for(0.6)
+    assert is_long(bench)

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from actors import supervisor
+from actors import admission
 from actors.definition import Kind, Retry, Saga, Step
+from actors.limits import Limits
 from actors.messages import CANCEL, Command, StartAnswer, StartSaga, to_envelope
 from actors.node import MAX_DEAD_LETTERS
 from actors.state import DO_EXHAUSTED, Outcome, Phase, Verb
-from actors.supervisor import Limits
 from broker import codec, subjects
 from broker.codec import pack
 from persistence import snapshots
@@ -159,7 +159,7 @@ def test_a_saga_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
 def test_no_more_begin_than_the_services_can_follow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a service is behind, hardly any of the others begin: they wait unacknowledged, instead of asking again
     and again. When it answers, all have their turn."""
-    monkeypatch.setattr(supervisor, "GROWTH", 1)
+    monkeypatch.setattr(admission, "GROWTH", 1)
     bench.coordinator(TRIP, limits=Limits(in_flight_behind=3))
     serve(bench)
     sagas = ids(200)
@@ -171,7 +171,7 @@ def test_no_more_begin_than_the_services_can_follow(bench: Bench, monkeypatch: p
     bench.run_for(0.1 * TIMEOUT_SECONDS)
     begun = {command.saga_id for command in bench.peer.of("hotel")}
     assert begun == set(sagas[: len(begun)])
-    assert 3 < len(begun) <= 3 + 0.1 * TIMEOUT_SECONDS / supervisor.LOOK_SECONDS
+    assert 3 < len(begun) <= 3 + 0.1 * TIMEOUT_SECONDS / admission.LOOK_SECONDS
     for service in SERVICES:
         bench.peer.serve(service, done)
     bench.run_for(30.0)
@@ -182,7 +182,7 @@ def test_no_more_begin_than_the_services_can_follow(bench: Bench, monkeypatch: p
 
 def test_while_services_follow_ever_more_begin(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sagas that only take their time hold nobody up: twice as many at each look, here, up to the limit."""
-    monkeypatch.setattr(supervisor, "GROWTH", 1)
+    monkeypatch.setattr(admission, "GROWTH", 1)
     bench.coordinator(TRIP, limits=Limits(in_flight_behind=3, in_flight=150))
     serve(bench)
     sagas = ids(200)
@@ -207,6 +207,25 @@ def test_a_parked_saga_makes_room(bench: Bench) -> None:
 
 
 # --- rehydration ------------------------------------------------------------------------------------------------
+
+
+def test_no_more_come_back_than_the_services_can_follow(bench: Bench) -> None:
+    """A few at once, then a few at a time; but all of them, though nobody answers."""
+    coordinator = bench.coordinator(TRIP, limits=Limits(in_flight_behind=2, rehydration_page=64))
+    serve(bench)
+    sagas = ids(60)
+    for saga in sagas:
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: len(bench.peer.of("hotel")) >= len(sagas))
+    coordinator.crash()
+    bench.run_for(1.0)
+    heard = len(bench.peer.commands)
+    coordinator.start()
+    bench.run_for(0.2)
+    back = {command.saga_id for command in bench.peer.commands[heard:]}
+    assert 2 <= len(back) <= 2 + 0.2 / admission.LOOK_SECONDS
+    bench.run_for(5.0)
+    assert {command.saga_id for command in bench.peer.commands[heard:]} == set(sagas)
 
 
 def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:

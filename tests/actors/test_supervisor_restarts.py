@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from actors.definition import Retry, Saga, View
+from actors.limits import Limits
 from actors.messages import CANCEL, RESUME
-from actors.supervisor import Limits, SagaSupervisor
+from actors.supervisor import SagaSupervisor
 from persistence import snapshots
 from tests.actors.bench import Bench
 from tests.actors.trip import HOTEL, ID, SERVICES, TRIP, WHO, counts, done, ids, parked_reason, serve

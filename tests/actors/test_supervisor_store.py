@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from actors.definition import Saga
+from actors.limits import Limits
 from actors.messages import CANCEL, RESUME, StartAnswer
-from actors.supervisor import Limits
 from broker.codec import pack
 from persistence import journal, pruning, snapshots
 from persistence.errors import FencedError

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import run_sim
+from actors.limits import Limits
 from actors.service import LedgerLimits
-from actors.supervisor import Limits
 from scenarios import library, serving
 from scenarios.places import COORDINATOR
 from tests.scenarios.conftest import ROOT, Sim
