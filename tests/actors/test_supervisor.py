@@ -124,7 +124,7 @@ def test_beyond_the_limit_starts_wait_unacknowledged(bench: Bench) -> None:
 
 
 def test_what_waits_for_its_turn_survives_a_crash(bench: Bench) -> None:
-    """A start that was left unacknowledged is delivered to the next life, and none is started twice."""
+    """A start that was left unacknowledged is delivered to the next life at once, and none is started twice."""
     coordinator = bench.coordinator(TRIP, limits=Limits(in_flight=1))
     serve(bench)
     sagas = ids(4)
@@ -135,7 +135,7 @@ def test_what_waits_for_its_turn_survives_a_crash(bench: Bench) -> None:
     for service in SERVICES:
         bench.peer.serve(service, done)
     coordinator.start()
-    bench.until(lambda: all(bench.peer.turns(saga)[-1:] == ["completed"] for saga in sagas))
+    bench.run_for(3.0)  # far less than the ack wait
     assert [Counter(bench.peer.turns(saga))["completed"] for saga in sagas] == [1, 1, 1, 1]
 
 

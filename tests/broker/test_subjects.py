@@ -47,6 +47,13 @@ def test_a_passing_listener_is_forgotten() -> None:
     assert (consumer.inactive_seconds, consumer.only_new) == (60.0, True)
 
 
+def test_who_does_the_work_takes_over_what_its_last_life_has_left() -> None:
+    """A node's own consumers are for one life of it at a time; those that look on share nothing with anybody."""
+    own = (subjects.starts(), subjects.commands("a"), subjects.replies("a"), subjects.controls("a"))
+    assert all(consumer.takes_over for consumer in own)
+    assert not any(consumer.takes_over for consumer in (subjects.events("a"), subjects.dead_letters("a")))
+
+
 @pytest.mark.parametrize("value", ["a", "A-z_09", "x" * 64])
 def test_tokens_are_taken(value: str) -> None:
     """Letters, digits, underscore and hyphen, 1 to 64 of them, make a token."""

@@ -118,3 +118,9 @@ def outside(tmp_path: Path) -> Iterator[Outside]:
     server = start(binaries()["packaged"], tmp_path, "password")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug: services never remember what they have done."""
+    monkeypatch.setattr("actors.service.ledger.get", lambda *_args: None)

@@ -25,14 +25,13 @@ from scenarios.scenario import Findings, Kill
 from scenarios.shop.sagas import ORDER
 from scenarios.simulation.commands import run_simulated
 from scenarios.simulation.disk import scratch_directory, shared_scratch
-from scenarios.simulation.explore import Batch, explore, smallest, verdict
-from scenarios.simulation.failure import Failure, read_failure
+from scenarios.simulation.explore import Batch, explore, verdict
+from scenarios.simulation.failure import Failure
 from scenarios.simulation.history import check_effects, check_history
 from scenarios.simulation.progress import Lines
 from scenarios.simulation.quiet import quiet
 from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
 from scenarios.simulation.result import SOMETIMES, SimResult
-from scenarios.simulation.shrink import kind_of, shrink
 from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
 from tests.scenarios.hermetic import outside_calls
@@ -177,76 +176,7 @@ def test_a_publish_before_its_save_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert any("unsaved: the ledger says nothing" in violation for violation in result.violations)
 
 
-# --- small failures ----------------------------------------------------------------------------------------------
-
-
-def test_shrinking_leaves_what_matters() -> None:
-    """Of many faults the one that matters is left, with the smallest load."""
-    culprit = Fault("boundary", "coordinator", detail="ack.after", count=3)
-    others = tuple(Fault("pause", "services", at_seconds=at / 10, seconds=1.0) for at in range(9))
-    plan = FaultPlan(24, 8, split=True, drain=True, brisk=2, faults=(*others[:4], culprit, *others[4:]))
-    small, attempts = shrink(plan, lambda candidate: culprit in candidate.faults)
-    assert small == FaultPlan(1, 1, faults=(culprit,))
-    assert attempts <= 40
-    assert shrink(plan, lambda _: True, max_attempts=3)[1] == 3
-
-
-def test_what_cannot_be_made_small_may_fail_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure that needs many faults together is exchanged for one that needs few, and says so."""
-    good = simulate(EVERYTHING, 1, FaultPlan(1, 1))
-    plan = FaultPlan(1, 1, faults=tuple(Fault("cancel", value=0.01, count=n) for n in range(6)))
-
-    def pretended(_scenario: object, seed: int, candidate: FaultPlan) -> SimResult:
-        words = {6: "all of them", 0: ""}.get(len(candidate.faults), "some of them")
-        verdict = "failed" if words else "passed"
-        return replace(good, seed=seed, violations=[words] if words else [], verdict=verdict)
-
-    monkeypatch.setattr("scenarios.simulation.explore.simulate", pretended)
-    failure, attempts = smallest("everything", EVERYTHING, 2, plan, pretended(EVERYTHING, 2, plan))
-    assert len(failure.plan.faults) == 1
-    assert failure.violations == ("some of them",)
-    assert attempts < 100
-
-
-def test_kinds_of_violations() -> None:
-    """Two failures are of one kind if they differ in ids and numbers only."""
-    assert kind_of("saga 0199-s1-7: do open took effect 2 times") == kind_of(
-        "saga 0199-s4-1: do open took effect 3 times"
-    )
-
-
-@pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug: services never remember what they have done."""
-    monkeypatch.setattr("actors.service.ledger.get", lambda *_args: None)
-
-
-@pytest.mark.usefixtures("forgetful")
-def test_a_bug_is_found_and_made_small(tmp_path: Path) -> None:
-    """A failure of a broken engine is shrunk to at most three faults, and its file fails again in the same way."""
-    plan = FaultPlan(
-        8, 4, split=True, drain=True,
-        faults=(
-            Fault("messages", "", 0.0, 20.0, "lose_ack", 0.3),
-            Fault("messages", "", 0.0, 20.0, "duplicate", 0.3),
-            Fault("pause", "coordinator", 0.02, 0.5),
-            Fault("crash", "services", 0.1, 0.1),
-            Fault("cancel", value=0.01, count=3),
-        ),
-    )  # fmt: skip
-    result = simulate(EVERYTHING, 2, plan)
-    assert result.verdict == "failed"
-    failure, _ = smallest("everything", EVERYTHING, 2, plan, result)
-    assert len(failure.plan.faults) <= 3
-    failure.write(tmp_path / "failure.json")
-    assert read_failure(tmp_path / "failure.json") == failure
-    again = failure.replay()
-    assert again.trace_sha256 == failure.trace_sha256
-    assert set(again.violations) == set(failure.violations)
-    names: dict[str, object] = {}
-    exec(failure.as_test(), names)
-    with pytest.raises(AssertionError):
-        names["test_everything_seed_2"]()  # type: ignore[operator]
+# --- the story of a life -----------------------------------------------------------------------------------------
 
 
 def test_the_story_of_a_life() -> None:

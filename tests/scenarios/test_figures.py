@@ -1,5 +1,6 @@
 """The figures of a run are fair: they add up, and count nothing but its own work."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
@@ -11,8 +12,9 @@ from actors.state import Outcome, Verb
 from broker import codec
 from broker.port import Broker, Consumer, Delivery
 from scenarios import library
+from scenarios import load as load_module
 from scenarios.cockpit.head import latest_journeys
-from scenarios.load import Load
+from scenarios.load import CHECK_SECONDS, LOOK_AFTER_SECONDS, Load
 from scenarios.scenario import PLACE, ScenarioError
 from tests.scenarios.conftest import Sim
 
@@ -123,6 +125,41 @@ def test_the_load_knows_when_it_last_heard_of_a_saga() -> None:
     clock.now += 7
     broker.listeners["saga.event.*"](Told())
     assert load.heard_at == 107.0
+
+
+def test_what_is_quiet_is_looked_after_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many cost no more than few; and each has its turn."""
+    monkeypatch.setattr(load_module, "LOOKS_A_CHECK", 4)
+    looked: list[str] = []
+
+    def look(saga_id: str) -> str:
+        looked.append(saga_id)
+        return ""
+
+    clock, broker = Clock(), Listening()
+    load = resumed(clock, broker, look, 10)
+    looked.clear()
+    clock.now += LOOK_AFTER_SECONDS + 1.0
+    for journey in load.waiting():
+        journey.answered = True
+    for checks in range(1, 6):
+        load._check()
+        assert len(looked) == 4 * checks
+    assert Counter(looked) == dict.fromkeys((journey.saga_id for journey in load.waiting()), 2)
+
+
+def test_what_is_not_answered_is_sent_again_less_and_less_often() -> None:
+    """After three seconds, after six more, and then every twelve."""
+    clock, broker = Clock(), Listening()
+    load = resumed(clock, broker, lambda _: "", 1)
+    (journey,) = load.waiting()
+    begun, sent_at = clock.now, []
+    for _ in range(90):
+        clock.now += CHECK_SECONDS
+        before = journey.attempt
+        load._check()
+        sent_at += [clock.now - begun] * (journey.attempt - before)
+    assert sent_at == [3.0, 9.0, 21.0, 33.0, 45.0]
 
 
 STUCK_STORY = """
