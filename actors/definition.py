@@ -203,7 +203,7 @@ _STEP_TYPES: _Types = {
     "timeout_seconds": _NUMBER,
     "retry": ((Retry, NoneType), "a Retry or None"),
     "undo_retry": ((Retry,), "a Retry"),
-    "payload": ((Callable,), "a function of a View"),  # type: ignore[dict-item]
+    "payload": ((Callable,), "a function of a View"),  # type: ignore[dict-item]  # mypy takes it for no class
 }
 _SAGA_TYPES: _Types = {
     "name": _TEXT,

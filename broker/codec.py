@@ -9,7 +9,7 @@ back as lists, members of str and int enumerations as plain values.
 from collections.abc import Collection, Sequence
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 SCHEMA_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 1024 * 1024

@@ -12,7 +12,7 @@ from broker.jetstream_consume import Pull
 from broker.jetstream_dial import Login, check_credentials, parse_servers, tls_context
 from broker.jetstream_link import Link
 from broker.jetstream_publish import Publisher
-from broker.port import BrokerError, Consumer, Delivery, PublishError
+from broker.port import BrokerError, Consumer, Delivery, Done
 from broker.subjects import STREAMS
 
 DEFAULT_MAX_IN_FLIGHT: Final = 512
@@ -97,7 +97,7 @@ class JetStream:
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._publisher.publish(subject, payload, message_id, done, headers)

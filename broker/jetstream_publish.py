@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,11 +13,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker.jetstream_link import RETRY_SECONDS, Link, end
-from broker.port import PublishError
+from broker.port import Done, PublishError
 
 logger = logging.getLogger("sagasim.broker")
 
-Done = Callable[[PublishError | None], None]
 
 MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
 """How much may wait for the broker, beyond which a publish fails at once: a broker that is away."""

@@ -6,7 +6,7 @@ NATS JetStream; a simulated broker keeps it over virtual time.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 
 class BrokerError(Exception):
@@ -15,6 +15,10 @@ class BrokerError(Exception):
 
 class PublishError(BrokerError):
     """A publish was not acknowledged. Indefinite: the broker may have stored the message all the same."""
+
+
+Done: TypeAlias = Callable[[PublishError | None], None]
+"""Called once when it is known what became of a publication: None when the broker has stored it, else the error."""
 
 
 class StreamConflictError(BrokerError):
@@ -87,7 +91,7 @@ class Broker(Protocol):
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Publish and later call `done` once: with None when the broker has stored it, else with the error.

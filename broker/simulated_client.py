@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from broker.port import Consumer, Delivery, PublishError
+from broker.port import Consumer, Delivery, Done, PublishError
 from broker.simulated_store import NO_HEADERS, Durable, Stored
 
 logger = logging.getLogger("sagasim.broker")
 
-Done = Callable[[PublishError | None], None]
 
 _BATCH: Final = 256
 _RETRY_SECONDS: Final = 0.5

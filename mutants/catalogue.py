@@ -86,8 +86,7 @@ MUTANTS = (
         (
             "actors/service.py",
             "            receipt.fail()\n            return\n        batch = cast(_Batch, result)\n",
-            "            return\n        receipt = None  # type: ignore[assignment]\n"
-            "        batch = cast(_Batch, result)\n",
+            "            return\n        receipt = None\n        batch = cast(_Batch, result)\n",
         ),
         (
             "actors/service.py",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
+from broker.port import Broker, Consumer, Delivery, Done, PublishError, Subscription
 
 
 class DuplicatingBroker:
@@ -21,7 +21,7 @@ class DuplicatingBroker:
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._broker.publish(subject, payload, message_id, done, headers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 from actors import outbox
 from actors.definition import Saga, View

@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 import lmdb
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 from broker import subjects
 from broker.batching import MAX_BATCH_ENVELOPES

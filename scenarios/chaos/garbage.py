@@ -10,7 +10,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final, NamedTuple
 
-import msgpack  # type: ignore[import-untyped]  # it ships no types
+import msgpack
 
 from actors.ids import new_id
 from actors.messages import (

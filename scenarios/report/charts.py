@@ -117,7 +117,7 @@ def _figure(name: str, head: str, series: list[_Series], draw: Callable[[_Shape]
 
 
 def _time_chart(shape: _Shape, seconds: float, faults: list[Mark], lines: list[_Series], unit: str) -> Markup:
-    import pygal  # type: ignore[import-untyped]  # only where it is needed: it is an extra
+    import pygal  # only where it is needed: it is an extra
 
     chart = pygal.XY(
         **_options(shape, lines, f"{shape.name}-{lines[0].title}"), fill=True, dots_size=5, show_dots=shape.can_point
@@ -156,7 +156,7 @@ def _latency_chart(
 
 
 def _options(shape: _Shape, series: list[_Series], name: str) -> dict[str, Any]:
-    from pygal.style import Style  # type: ignore[import-untyped]  # as above: it ships no types
+    from pygal.style import Style
 
     style = Style(
         background="transparent", plot_background="transparent", foreground="var(--quiet)",

@@ -10,7 +10,7 @@ from actors.messages import CANCEL, Command, Control, Lifecycle, Message, StartS
 from actors.state import Notice
 from broker import codec
 from broker.dead_letters import DEAD
-from broker.port import Broker, Consumer, Delivery, PublishError, Subscription
+from broker.port import Broker, Consumer, Delivery, Done, PublishError, Subscription
 from persistence import snapshots
 from persistence.environment import Environment
 from persistence.transaction import Transaction
@@ -21,7 +21,6 @@ from scenarios.simulation.trace import Trace, describe
 
 PUBLISH_TIMEOUT_SECONDS = 5.0
 
-Done = Callable[[PublishError | None], None]
 
 _ENDS = frozenset({Notice.COMPLETED.value, Notice.COMPENSATED.value})
 

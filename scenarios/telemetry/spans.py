@@ -198,9 +198,10 @@ class SagaTracer:
         At the usual pace, which whoever sends the spans can follow: more than its queue holds would be dropped.
         """
         until = time.monotonic() + seconds
+        self._tell_stored(AGAIN_A_TURN)
         while self._again and time.monotonic() < until:
+            time.sleep(AGAIN_PAUSE_SECONDS)  # the node's actors have stopped: nobody waits for its loop
             self._tell_stored(AGAIN_A_TURN)
-            time.sleep(AGAIN_PAUSE_SECONDS)
 
     def _tell_stored(self, count: int) -> None:
         turn, self._again = self._again[:count], self._again[count:]

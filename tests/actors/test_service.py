@@ -10,6 +10,7 @@ from actors.service import LedgerLimits, _Arrived
 from actors.state import Outcome, Verb
 from broker import codec, subjects
 from persistence import ledger
+from persistence.group_commit import Done, Work
 from tests.actors.bench import Bench, saga_id
 from tests.actors.tills import CLERK, ONE, Shop, Till
 from tests.broker.fakes import FakeDelivery
@@ -341,7 +342,7 @@ def test_a_saga_older_than_the_ledger_is_refused(bench: Bench) -> None:
     assert shop.outcome(shop.command(ids[0], attempt=3))[0] is REFUSED
 
 
-def test_pruning_and_a_late_duplicate_in_one_commit(bench: Bench) -> None:
+def test_pruning_and_a_late_duplicate_in_one_commit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A duplicate that is committed together with the pruning of its saga finds the horizon raised already."""
     shop = open_shop(bench, LedgerLimits(keep_seconds=100.0, prune_interval_seconds=110.0))
     shop.send(shop.command(ONE))
@@ -350,13 +351,13 @@ def test_pruning_and_a_late_duplicate_in_one_commit(bench: Bench) -> None:
     submit = committer.submit
     late: list[bool] = []
 
-    def submit_both(work: object, done: object, about: object = None) -> None:
-        submit(work, done, about)  # type: ignore[arg-type]  # passed on as they come
+    def submit_both(work: Work, done: Done, about: object = None) -> None:
+        submit(work, done, about)
         if about is None and not late:  # the pruning
             late.append(True)
             shop.node.actors[0].tell(_arrival(shop, attempt=2))
 
-    committer.submit = submit_both  # type: ignore[method-assign]  # a probe in its place
+    monkeypatch.setattr(committer, "submit", submit_both)
     bench.run_for(115.0)
     assert late == [True]
     assert shop.counts(ONE) == {"take": 1}

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from broker.simulated import Faults
 from broker.simulated_store import Stored
+from scenarios.scenario import Scenario
 from scenarios.simulation.world import SimulatedWorld, simulated_world
 from scenarios.stories import bad_address, cancel, card_declined, contention, duplicates, happy, mixed, out_of_stock
 
@@ -57,9 +59,9 @@ def must_be_sound(made: SimulatedWorld, *, patient: bool = True) -> None:
 @pytest.mark.parametrize(
     "story", [happy, out_of_stock, card_declined, bad_address, mixed, cancel, contention, duplicates]
 )
-def test_each_story_ends_well(story: object) -> None:
+def test_each_story_ends_well(story: ModuleType) -> None:
     """The scenarios that need no crash hold in simulation what they hold in reality."""
-    scenario = story.scenario  # type: ignore[attr-defined]  # a module, which every story is
+    scenario: Scenario = story.scenario
     with simulated_world(scenario, 1, orders=min(scenario.orders, 150)) as made:
         must_be_sound(made)
 

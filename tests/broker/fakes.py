@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from broker.port import Consumer, Delivery, PublishError, Subscription
+from broker.port import Consumer, Delivery, Done, Subscription
 
 
 @dataclass
@@ -11,7 +11,7 @@ class Published:
     subject: str
     payload: bytes
     message_id: str
-    done: Callable[[PublishError | None], None]
+    done: Done
     headers: Mapping[str, str] | None
 
 
@@ -25,7 +25,7 @@ class FakeBroker:
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.published.append(Published(subject, payload, message_id, done, headers))

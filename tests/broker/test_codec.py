@@ -4,7 +4,7 @@ import random
 import tracemalloc
 from enum import Enum, StrEnum
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 
 from broker import codec

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 import run_sim
-from broker.port import Broker, PublishError
+from broker.port import Broker, Done
 from scenarios.duplicating import DuplicatingBroker
 from scenarios.scenario import COORDINATOR
 from scenarios.shop.domain import good
@@ -47,7 +47,7 @@ class _Spying(DuplicatingBroker):
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._seen.append(headers)

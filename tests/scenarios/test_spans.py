@@ -4,6 +4,8 @@ import logging
 from collections import Counter
 
 import pytest
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from actors.messages import RESUME, Command, to_envelope
@@ -16,6 +18,7 @@ from scenarios.scenario import COORDINATOR, SERVICES
 from scenarios.shop.domain import card_declined, good
 from scenarios.simulation.disk import scratch_directory
 from scenarios.simulation.node import SimulatedNode
+from scenarios.telemetry import tracing
 from scenarios.telemetry.spans import AGAIN_A_TURN, SagaTracer, Spans, span_id_of, trace_id_of
 from tests.actors.bench import bench_in, saga_id
 from tests.actors.trip import ID, TRIP, WHO, done, serve
@@ -140,6 +143,20 @@ def test_a_node_that_ends_early_has_told_all_again() -> None:
         assert roots(successor) == roots(world.collector)
         life.loop.run_for(1.0)
         assert len(roots(successor)) == 2 * AGAIN_A_TURN + 5
+
+
+def test_a_node_s_end_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends the tracing of a coordinator tells all again first, and then has it sent."""
+    world = World()
+    with world.of(HAPPY, AGAIN_A_TURN + 5) as life:
+        life.run(600.0)
+        node, exporter = life.coordinator.node, InMemorySpanExporter()
+        assert node is not None
+        processor = BatchSpanProcessor(exporter)
+        monkeypatch.setattr(tracing, "_open", lambda: (Spans(processor), processor))
+        tracing.start_tracing(node, COORDINATOR)()
+    told = {span.context.trace_id for span in exporter.get_finished_spans() if span.parent is None}
+    assert told == set(roots(world.collector))
 
 
 def roots(collector: Collector) -> Counter[int]:

@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,7 +14,7 @@ import pytest
 
 from broker import codec
 from broker.jetstream import JetStream
-from broker.port import Broker, PublishError
+from broker.port import Broker, Done, PublishError
 from scenarios import library, runner
 from scenarios.cluster import Cluster
 from scenarios.load import Load
@@ -35,7 +35,7 @@ class Picky:
         subject: str,
         payload: bytes,
         message_id: str,
-        done: Callable[[PublishError | None], None],
+        done: Done,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.published[subject] = payload
