@@ -63,7 +63,7 @@ class Admission:
 
     def offer(self, start: StartSaga, receipt: Receipt) -> None:
         """Let a saga begin if there is room, and nobody waits before it."""
-        mails = [Mail(start, receipt)]
+        mails: list[Mail] = [(start, receipt)]
         if not self._waiting and self._has_room_at_once():
             self._begin(start, mails)
             return
@@ -101,7 +101,7 @@ class Admission:
 
     def _begin_next(self) -> None:
         mails = self._waiting.pop(next(iter(self._waiting)))
-        start = mails[0].message
+        start, _ = mails[0]
         assert isinstance(start, StartSaga)
         self._begin(start, mails)
 

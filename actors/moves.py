@@ -27,6 +27,7 @@ from actors.state import (
     StepState,
     TimedOut,
     Verb,
+    is_parked,
 )
 from broker.codec import pack_trusted, unpack
 
@@ -42,6 +43,9 @@ class Move(NamedTuple):
     notices: tuple[Notice, ...]
     told: bytes  # of the journal's entry; see `Told`
     state_packed: bytes
+    result_of: str  # the step whose result the answer has brought, or ""
+    is_setback: bool  # there is a reason to keep: of going back, or of being parked
+    is_parked: bool  # from then on
     wait_seconds: float  # until the next answer that the saga then waits for is due; infinite if it waits for none
 
     @property
@@ -74,7 +78,11 @@ def move(saga: Saga, state: State, event: Event) -> Move | None:
     sends = tuple(effect for effect in effects if isinstance(effect, Send))
     notices = tuple(effect for effect in effects if isinstance(effect, Notice))
     told = pack_trusted(_told(saga, event, sends, notices, after.phase))
-    return Move(after, sends, notices, told, pack_state(after), _wait_seconds(saga, after))
+    is_setback = Notice.FAILING in notices or Notice.PARKED in notices
+    return Move(
+        after, sends, notices, told, pack_state(after), _result_of(saga, event, after), is_setback, is_parked(after),
+        _wait_seconds(saga, after),
+    )  # fmt: skip
 
 
 def pack_state(state: State) -> bytes:
@@ -89,6 +97,12 @@ def unpack_state(packed: bytes) -> State:
     phase, held, failure, numbers = fields
     steps = tuple(StepState(Status(numbers[i]), *numbers[i + 1 : i + 4]) for i in range(0, len(numbers), 4))
     return State(Phase(phase), steps, None if failure is None else Failure(Cause(failure[0]), failure[1]), bool(held))
+
+
+def _result_of(saga: Saga, event: Event, after: State) -> str:
+    if not isinstance(event, Answered) or event.outcome not in (Outcome.DONE, Outcome.KEPT):
+        return ""
+    return saga.steps[event.step].name if after.steps[event.step].status is Status.DONE else ""
 
 
 def _wait_seconds(saga: Saga, state: State) -> float:

@@ -1,8 +1,9 @@
 """A saga's record: what its snapshot holds, and how an event changes it. No actor, so that tools can use it too."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from actors.definition import Saga, Step
 from actors.moves import Move, move, pack_state, unpack_state
@@ -14,11 +15,9 @@ from actors.state import (
     Outcome,
     Phase,
     State,
-    Status,
     TimedOut,
     Verb,
     initial,
-    is_parked,
     waiting_for,
 )
 from broker.codec import CodecError, pack, pack_trusted, unpack
@@ -74,7 +73,7 @@ class Transition(NamedTuple):
 class Change(NamedTuple):
     """What is to be saved of some transitions that were made one after another: one snapshot, all their entries."""
 
-    transitions: tuple[Transition, ...]
+    transitions: Sequence[Transition]
     snapshot: bytes
     phase: Phase
     park_note: bytes | None  # set when the saga is parked now
@@ -103,7 +102,10 @@ def advance(record: Record, saga: Saga, event: Event, now: float, value: object 
     made = move(saga, record.state, event)
     if made is None:
         return None
-    _note_value(record, saga, made, event, value)
+    if made.result_of:
+        record.results[made.result_of] = value
+    elif made.is_setback:
+        record.reason = _why(saga, event, value)[:1000]
     record.state = made.state
     record.updated_at = now
     record.sequence += 1
@@ -111,38 +113,28 @@ def advance(record: Record, saga: Saga, event: Event, now: float, value: object 
     return Transition(made, record.sequence, pack_trusted([now, detail, made.told]))
 
 
-def seal(record: Record, transitions: tuple[Transition, ...]) -> Change:
+def seal(record: Record, transitions: Sequence[Transition]) -> Change:
     """Make ready to save what the last transitions have made of a record."""
     last = transitions[-1].move
     record.due_at = 0.0 if last.wait_seconds == math.inf else record.updated_at + last.wait_seconds
-    park_note = pack([record.updated_at, record.reason]) if is_parked(record.state) else None
+    park_note = pack([record.updated_at, record.reason]) if last.is_parked else None
     return Change(transitions, to_snapshot(record, last.state_packed), record.state.phase, park_note)
 
 
 def save(tx: Transaction, saga_id: str, change: Change) -> None:
     """Write a change: snapshot and journal together, and `parked` or `finished` when it comes to that."""
-    for _, sequence, entry in change.transitions:
-        journal.append(tx, saga_id, sequence, entry)
+    transitions = change.transitions
+    journal.append(tx, saga_id, transitions[0].sequence, [transition.entry for transition in transitions])
     if change.phase >= Phase.COMPLETED:
         snapshots.finish(tx, saga_id, change.snapshot)
         return
     snapshots.save(tx, saga_id, change.snapshot)
     if change.park_note is not None:
         snapshots.park(tx, saga_id, change.park_note)
-    elif any(Notice.UNPARKED in transition.move.notices for transition in change.transitions):
-        snapshots.unpark(tx, saga_id)
-
-
-def _note_value(record: Record, saga: Saga, made: Move, event: Event, value: object) -> None:
-    """Keep a step's result, or the reason for going back or parking."""
-    if _is_result(event) and made.state.steps[event.step].status is Status.DONE:
-        record.results[saga.steps[event.step].name] = value
-    elif Notice.FAILING in made.notices or Notice.PARKED in made.notices:
-        record.reason = _why(saga, event, value)[:1000]
-
-
-def _is_result(event: Event) -> TypeGuard[Answered]:
-    return isinstance(event, Answered) and event.outcome in (Outcome.DONE, Outcome.KEPT)
+        return
+    for transition in transitions:
+        if Notice.UNPARKED in transition.move.notices:
+            snapshots.unpark(tx, saga_id)
 
 
 def _why(saga: Saga, event: Event, value: object) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pykka import ActorRef
 
@@ -43,11 +43,8 @@ logger = logging.getLogger("sagasim.saga")
 _NEVER_SENT: tuple[float, Send | None] = (0.0, None)
 
 
-class Mail(NamedTuple):
-    """A message about a saga, and the receipt to let go of when it has been dealt with."""
-
-    message: StartSaga | Reply | Control
-    receipt: Receipt
+Mail = tuple[StartSaga | Reply | Control, Receipt]
+"""A message about a saga, and the receipt to let go of when it has been dealt with."""
 
 
 class BeginAgain:
@@ -81,12 +78,8 @@ class Crashed:
     error: BaseException
 
 
-class _Unsaved(NamedTuple):
-    """A transition that is decided, what it asks for, and the receipt of what caused it."""
-
-    transition: Transition
-    outgoing: list[tuple[Send, Command]]
-    receipt: Receipt | None
+_Unsaved = tuple[Transition, list[tuple[Send, Command]], Receipt | None]
+"""A transition that is decided, what it asks for, and the receipt of what caused it."""
 
 
 class SagaActor(EventActor):
@@ -108,8 +101,9 @@ class SagaActor(EventActor):
 
     def on_receive(self, message: list[Mail] | Emit | BeginAgain) -> None:
         if isinstance(message, Emit):
-            for send, command in self._commands(waiting_for(self._record.state)):
-                self._send(send, command, None)
+            state = self._record.state
+            for send, command in self._commands(waiting_for(state)):
+                self._send(send, command, None, state)
         elif isinstance(message, BeginAgain):
             self._apply(Begin(), None)
         else:
@@ -144,12 +138,13 @@ class SagaActor(EventActor):
         if not self._unsaved:
             return
         unsaved, self._unsaved = self._unsaved, []
-        done = seal(self._record, tuple(transition for transition, _, _ in unsaved))
-        self._node.committer.submit(
-            partial(save, saga_id=self._record.saga_id, change=done),
-            partial(self._saved, unsaved),
-            [[command for _, command in outgoing] for _, outgoing, _ in unsaved],
-        )
+        node, record = self._node, self._record
+        done = seal(record, [transition for transition, _, _ in unsaved])
+        about = None  # an item for each transition, for who looks at a boundary
+        if node.probe is not None:
+            about = [[command for _, command in outgoing] for _, outgoing, _ in unsaved]
+        work = partial(save, saga_id=record.saga_id, change=done)
+        node.committer.submit(work, partial(self._saved, unsaved), about)
 
     def _on_start(self, start: StartSaga, receipt: Receipt) -> None:
         """Begin; or, if it has begun, answer as soon as what was to be saved before is saved."""
@@ -176,27 +171,29 @@ class SagaActor(EventActor):
         try:
             if step is None:
                 raise ImpossibleEventError(f"saga {self._saga.name!r} has no step {reply.step!r}")
-            self._note_lag(step, reply)
             event = Answered(step, reply.verb, reply.round, reply.attempt, reply.outcome)
-            self._apply(event, receipt, reply.value)
+            if self._apply(event, receipt, reply.value):
+                self._note_lag(step, reply)
         except ImpossibleEventError as error:
             subject = subjects.reply(self._node.name)
             self._node.dead_letter(str(error), subject, encode_envelope(to_envelope(reply)), receipt)
 
     def _note_lag(self, step: int, reply: Reply) -> None:
-        """Tell how long a step has waited for this answer, if it still does."""
+        """Tell how long a step has waited for this answer, which it has waited for."""
         overdue_at, send = self._overdue_at.get(step, _NEVER_SENT)
-        if send is None or not _is_current(self._record.state, send):
+        if send is None:
             return
-        now, timeout = self._node.loop.time(), self._saga.steps[step].timeout_seconds
+        definition, now = self._saga.steps[step], self._node.loop.time()
+        timeout = definition.timeout_seconds
         waited = now - overdue_at + timeout
-        if (reply.verb, reply.round, reply.attempt) != (send.verb, send.round, send.attempt):
+        if reply.attempt != send.attempt or reply.verb is not send.verb or reply.round != send.round:
             waited = max(waited, 0.0) + timeout  # it answers what was given up; the next may not be sent yet
-        self._node.lag.answered(self._saga.steps[step].service, waited, timeout, now)
+        self._node.lag.answered(definition.service, waited, timeout, now)
 
     # --- decide, save ----------------------------------------------------------------------------------------
 
-    def _apply(self, event: Event, receipt: Receipt | None, value: object = None) -> None:
+    def _apply(self, event: Event, receipt: Receipt | None, value: object = None) -> bool:
+        """Whether it has changed anything. Raises ImpossibleEventError, and what a payload function raises."""
         record = self._record
         was = record.state.phase
         transition = advance(record, self._saga, event, self._node.now(), value)
@@ -207,11 +204,12 @@ class SagaActor(EventActor):
             if receipt is not None:
                 # What made it late may be unsaved still, and a crash would undo that: not before it is saved.
                 self._once_saved(receipt, receipt.release)
-            return
+            return False
         outgoing = self._commands(transition.move.sends)
         self._log(event, value, transition.move, was)
         self._node.counters["transitions"] += 1
-        self._unsaved.append(_Unsaved(transition, outgoing, receipt))
+        self._unsaved.append((transition, outgoing, receipt))
+        return True
 
     def _on_late_cancel(self, event: Cancel, receipt: Receipt | None) -> None:
         """Nothing changes, but whoever cancelled is to know: too late, or on its way back already."""
@@ -265,7 +263,7 @@ class SagaActor(EventActor):
     def _publish(self, unsaved: _Unsaved) -> None:
         transition, outgoing, receipt = unsaved
         for send, command in outgoing:
-            self._send(send, command, receipt)
+            self._send(send, command, receipt, transition.move.state)
         for notice in transition.move.notices:
             self._on_notice(notice, receipt)
         if receipt is not None:
@@ -289,8 +287,11 @@ class SagaActor(EventActor):
         if node.tracer is not None:
             node.tracer.turned(record, notice)
 
-    def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
-        """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
+    def _send(self, send: Send, command: Command, receipt: Receipt | None, state: State) -> None:
+        """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout.
+
+        `state` is the one that asked for it; the saga may have gone on since.
+        """
         step = self._saga.steps[send.step]
         delay = 0.0
         if send.retry:
@@ -299,7 +300,7 @@ class SagaActor(EventActor):
             self._node.loop.call_later(delay, self._send_retry, send, command)
         else:
             self._publish_command(step.service, command, receipt)
-        if _is_current(self._record.state, send):
+        if self._record.state is state or _is_current(self._record.state, send):
             sent_at = self._node.loop.time() + delay
             overdue_at = sent_at + step.timeout_seconds
             self._node.lag.asked(step.service, step.timeout_seconds, sent_at)

@@ -153,20 +153,13 @@ class SagaSupervisor(EventActor):
         for message in messages:
             receipt.hold()
             if isinstance(message, (Reply, Control)):
-                self._gather(message.saga_id, Mail(message, receipt))
+                self._gathered.setdefault(message.saga_id, []).append((message, receipt))
             elif isinstance(message, StartSaga):
                 self._on_start_saga(message, receipt)
             else:
                 reason = f"a {type(message).__name__} is nothing for a coordinator"
                 self._node.dead_letter(reason, mail.delivery.subject, encode_envelope(to_envelope(message)), receipt)
         receipt.release()
-
-    def _gather(self, saga_id: str, mail: Mail) -> None:
-        gathered = self._gathered.get(saga_id)
-        if gathered is None:
-            self._gathered[saga_id] = [mail]
-        else:
-            gathered.append(mail)
 
     def on_turn_end(self) -> None:
         gathered, self._gathered = self._gathered, {}
@@ -196,11 +189,11 @@ class SagaSupervisor(EventActor):
             self.actor_ref.tell(mails)
 
     def _deliver(self, mails: list[Mail]) -> None:
-        for mail in mails:
-            if isinstance(mail.message, StartSaga):
-                self._on_start_saga(mail.message, mail.receipt)
+        for message, receipt in mails:
+            if isinstance(message, StartSaga):
+                self._on_start_saga(message, receipt)
             else:
-                self._gather(mail.message.saga_id, mail)
+                self._gathered.setdefault(message.saga_id, []).append((message, receipt))
 
     def _wake_and_tell(self, saga_id: str, mails: list[Mail]) -> None:
         with self._node.environment.read() as tx:
@@ -228,10 +221,10 @@ class SagaSupervisor(EventActor):
         saga_id = start.saga_id
         ref = self._sagas.get(saga_id)
         if ref is not None:
-            self._tell(ref, [Mail(start, receipt)])
+            self._tell(ref, [(start, receipt)])
         elif saga_id in self._restarting:
-            self._restarting[saga_id].append(Mail(start, receipt))
-        elif not self._admission.keep(saga_id, [Mail(start, receipt)]):
+            self._restarting[saga_id].append((start, receipt))
+        elif not self._admission.keep(saga_id, [(start, receipt)]):
             try:
                 answer = self._answer_without_actor(start)
             except SnapshotError as error:
@@ -473,8 +466,8 @@ class SagaSupervisor(EventActor):
 
 
 def _release(mails: list[Mail]) -> None:
-    for mail in mails:
-        mail.receipt.release()
+    for _, receipt in mails:
+        receipt.release()
 
 
 def _log_failure(_: object, error: BaseException | None) -> None:

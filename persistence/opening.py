@@ -11,7 +11,7 @@ from persistence.errors import FullError, NewerSchemaError, StorageError, corrup
 from persistence.layout import read_header
 from persistence.transaction import Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: each journal entry was a row of its own; such rows are still read
 META = "meta"
 SCHEMA_KEY = b"schema_version"  # decimal digits
 EPOCH_KEY = b"epoch"  # decimal digits

@@ -37,7 +37,7 @@ class Door:
         self.paused = False
 
     def _begin(self, start: StartSaga, mails: list[Mail]) -> None:
-        assert mails[0].message is start
+        assert mails[0][0] is start
         self.begun[start.saga_id] = len(mails)
         self.in_flight += 1
 
@@ -70,7 +70,7 @@ def test_mail_for_who_waits_is_kept_with_the_start() -> None:
     """For others it is not."""
     door = Door(Limits(in_flight=1))
     door.offer("a", "b")
-    mail = [Mail(Control("b", "cancel"), cast(Receipt, None))]
+    mail: list[Mail] = [(Control("b", "cancel"), cast(Receipt, None))]
     assert door.admission.keep("b", mail)
     assert not door.admission.keep("a", mail)
     door.end_one()

@@ -190,7 +190,7 @@ def test_several_transitions_are_saved_as_one() -> None:
         environment = open_environment(directory, COORDINATOR_TABLES)
         record = new_record(TRIP, ID, WHO, "front", NOW)
         transitions = [advance(record, TRIP, event, NOW) for event in (Begin(), did(HOTEL), did(FLIGHT))]
-        done = seal(record, tuple(transition for transition in transitions if transition is not None))
+        done = seal(record, [transition for transition in transitions if transition is not None])
         environment.update(lambda tx: save(tx, ID, done))
         with environment.read() as tx:
             entries = [(sequence, from_entry(entry)) for sequence, entry in journal.read(tx, ID)]

@@ -139,9 +139,9 @@ def test_newer_schema(make: MakeEnvironment) -> None:
     """A database of a newer version is refused untouched, saying what was found, what is known, what to do."""
     first = make()
     first.close()
-    raw_put(first.path, b"schema_version", b"2")
+    raw_put(first.path, b"schema_version", b"3")
     for _ in range(2):
-        with pytest.raises(NewerSchemaError, match="schema 2 and this version knows 1; run the version") as error:
+        with pytest.raises(NewerSchemaError, match="schema 3 and this version knows 2; run the version") as error:
             make()
         one_line(error)
         with pytest.raises(NewerSchemaError):

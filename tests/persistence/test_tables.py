@@ -67,9 +67,9 @@ def test_journal(environment: Environment) -> None:
     """A journal is read in the order of its sequence, apart from that of ids that extend its own."""
     with environment.write() as tx:
         for sequence in (300, 0, 2, 70_000):
-            journal.append(tx, "s", sequence, b"%d" % sequence)
-        journal.append(tx, "s-2", 0, b"other")
-        journal.append(tx, "s", 2, b"again")
+            journal.append(tx, "s", sequence, [b"%d" % sequence])
+        journal.append(tx, "s-2", 0, [b"other"])
+        journal.append(tx, "s", 2, [b"again"])
         assert journal.read(tx, "s") == [(0, b"0"), (2, b"again"), (300, b"300"), (70_000, b"70000")]
         assert journal.read(tx, "s", 300) == [(300, b"300"), (70_000, b"70000")]
         assert journal.read(tx, "nobody") == []
@@ -78,11 +78,30 @@ def test_journal(environment: Environment) -> None:
         assert journal.read(tx, "s-2") == [(0, b"other")]
 
 
+def test_what_a_journal_was_told_at_once_is_one_row(environment: Environment) -> None:
+    """Its entries have sequences of their own all the same, also when only the last of them are asked for."""
+    with environment.write() as tx:
+        journal.append(tx, "s", 1, [b"one", b"", b"three"])
+        journal.append(tx, "s", 4, [b"four"])
+        assert tx.count(journal.JOURNAL) == 2
+        assert journal.read(tx, "s") == [(1, b"one"), (2, b""), (3, b"three"), (4, b"four")]
+        assert journal.read(tx, "s", 3) == [(3, b"three"), (4, b"four")]
+
+
+@pytest.mark.parametrize("row", [b"\x93abc", b"\0\0", b"\0\0\0\x09abc"])
+def test_a_row_that_is_no_list_of_entries(environment: Environment, row: bytes) -> None:
+    """One of schema 1 is an entry itself, and so is what makes no sense: whoever reads it says that."""
+    with environment.write() as tx:
+        journal.append(tx, "s", 1, [b"one"])
+        tx.put(journal.JOURNAL, b"s\0\0\0\0\2", row)
+        assert journal.read(tx, "s") == [(1, b"one"), (2, row)]
+
+
 @pytest.mark.parametrize("sequence", [-1, 1 << 32])
 def test_journal_sequence_bounds(environment: Environment, sequence: int) -> None:
     """A sequence that the key cannot hold is refused."""
     with environment.write() as tx, pytest.raises(ValueError, match="a sequence lies in"):
-        journal.append(tx, "s", sequence, b"")
+        journal.append(tx, "s", sequence, [b""])
 
 
 def test_ledger(environment: Environment) -> None:
@@ -103,7 +122,7 @@ def test_ledger(environment: Environment) -> None:
 def finished(tx: Transaction, ids: list[str]) -> None:
     for saga_id in ids:
         snapshots.finish(tx, saga_id, b"end")
-        journal.append(tx, saga_id, 0, b"began")
+        journal.append(tx, saga_id, 0, [b"began"])
 
 
 def test_prune_finished(environment: Environment) -> None:
@@ -111,7 +130,7 @@ def test_prune_finished(environment: Environment) -> None:
     with environment.write() as tx:
         finished(tx, IDS)
         snapshots.save(tx, "2023-running", b"1")
-        journal.append(tx, "2023-running", 0, b"began")
+        journal.append(tx, "2023-running", 0, [b"began"])
         assert pruning.horizon(tx) == ""
         assert pruning.prune_finished(tx, "2025", limit=1) == 1
         assert snapshots.load(tx, "2024-a") is None

@@ -106,25 +106,28 @@ def moved(saga_id: str, source: str, target: str, *, keep: bool = False) -> Spoi
     return spoil
 
 
-def entry_key(saga_id: str, sequence: int) -> bytes:
-    return saga_id.encode() + b"\0" + sequence.to_bytes(4, "big")
+def retold(change: Callable[[dict[int, bytes]], object]) -> Spoil:
+    """The completed saga's journal, with its entries changed."""
+
+    def spoil(tx: Transaction) -> None:
+        entries = dict(journal.read(tx, COMPLETED))
+        change(entries)
+        journal.forget(tx, COMPLETED)
+        for sequence, entry in entries.items():
+            journal.append(tx, COMPLETED, sequence, [entry])
+
+    return spoil
 
 
-def entries_exchanged(tx: Transaction) -> None:
-    first, second = (tx.get(journal.JOURNAL, entry_key(COMPLETED, sequence)) for sequence in (5, 6))
-    assert first is not None
-    assert second is not None
-    tx.put(journal.JOURNAL, entry_key(COMPLETED, 5), second)
-    tx.put(journal.JOURNAL, entry_key(COMPLETED, 6), first)
+def exchanged(entries: dict[int, bytes]) -> None:
+    entries[5], entries[6] = entries[6], entries[5]
 
 
-def entry_reworded(tx: Transaction) -> None:
-    stored = tx.get(journal.JOURNAL, entry_key(COMPLETED, 2))
-    assert stored is not None
-    at_seconds, detail, told_packed = cast(list[Any], unpack(stored))
+def reworded(entries: dict[int, bytes]) -> None:
+    at_seconds, detail, told_packed = cast(list[Any], unpack(entries[2]))
     told: Any = unpack(told_packed)
     told[Told._fields.index("phase")] = "draining"
-    tx.put(journal.JOURNAL, entry_key(COMPLETED, 2), pack([at_seconds, detail, pack(told)]))
+    entries[2] = pack([at_seconds, detail, pack(told)])
 
 
 COORDINATOR_FINDINGS: dict[str, tuple[Spoil, str]] = {
@@ -148,15 +151,15 @@ COORDINATOR_FINDINGS: dict[str, tuple[Spoil, str]] = {
         f"saga {COMPLETED} is listed as parked, and is not active",
     ),
     "entry missing": (
-        lambda tx: tx.delete(journal.JOURNAL, entry_key(COMPLETED, 4)),
+        retold(lambda entries: entries.pop(4)),
         f"saga {COMPLETED} has made 9 transitions, and its journal holds 8",
     ),
     "entry unreadable": (
-        lambda tx: journal.append(tx, COMPLETED, 4, b"\xc1"),
+        retold(lambda entries: entries.update({4: b"\xc1"})),
         f"saga {COMPLETED}: not a journal entry",
     ),
-    "entries exchanged": (entries_exchanged, "transition 5 (done do confirm) cannot follow what came before it"),
-    "entry reworded": (entry_reworded, "transition 2 (done do open) says draining and comes to running"),
+    "entries exchanged": (retold(exchanged), "transition 5 (done do confirm) cannot follow what came before it"),
+    "entry reworded": (retold(reworded), "transition 2 (done do open) says draining and comes to running"),
     "another state": (
         respelt(RUNNING, snapshots.ACTIVE, state=initial(ORDER)),
         f"saga {RUNNING}: its journal and its snapshot differ: open is doing in round 0, attempt 1, idle in round 0",
@@ -166,7 +169,7 @@ COORDINATOR_FINDINGS: dict[str, tuple[Spoil, str]] = {
         "its journal and its snapshot differ: running, draining",
     ),
     "journal of nobody": (
-        lambda tx: journal.append(tx, NOBODY, 1, b"\xc0"),
+        lambda tx: journal.append(tx, NOBODY, 1, [b"\xc0"]),
         f"the journal tells of a saga {NOBODY} that there is not",
     ),
 }
