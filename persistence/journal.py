@@ -13,6 +13,8 @@ JOURNAL = "journal"
 TABLES = (JOURNAL,)
 
 _NUMBER = struct.Struct(">I")
+SEQUENCE_BYTES = _NUMBER.size
+"""The end of a key."""
 _ENTRY_OF_SCHEMA_1 = b"\x93"  # its first byte; a length that begins so would be of gigabytes
 
 

@@ -133,12 +133,15 @@ async def send(
 # --- judging ---------------------------------------------------------------------------------------------------
 
 
-def check(stores: Stores, loads: list[Load]) -> None:
-    """Audit the books of nodes that have stopped. Raises UnbalancedError."""
+def check(stores: Stores, loads: list[Load], *, sent_before: int = 0) -> None:
+    """Audit the books of nodes that have stopped, which have taken in so many other orders before these loads.
+
+    Raises UnbalancedError.
+    """
     findings = stores.audit(settled=True)
     violations = [*findings.violations, *stores.impossible_sagas()]
     violations += [wrong for load in loads for wrong in load.wrong_ends()]
-    sent = sum(load.sent for load in loads) - sum(load.ends["rejected"] for load in loads)
+    sent = sent_before + sum(load.sent for load in loads) - sum(load.ends["rejected"] for load in loads)
     found = findings.statuses.total() - findings.statuses["pending"]
     if found != sent:
         violations.append(f"{sent} orders were taken in, but {found} came to an end")

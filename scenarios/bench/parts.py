@@ -9,6 +9,7 @@ from typing import Any
 
 from scenarios import library
 from scenarios.bench import dawdling, raw
+from scenarios.bench.growth import FINISHED, TURNS, measure_growth
 from scenarios.bench.measure import (
     MIN_WARM_UP,
     SEED,
@@ -33,7 +34,6 @@ from scenarios.view import percentiles_ms
 from scenarios.watching import Stores
 
 GOOD, FAILING = "happy", "mixed"  # both are served by the same nodes
-TURNS = 4  # of each of two that are compared
 DAWDLING = dawdling.__file__
 MAX_ORDERS = 20_000
 RECOVERING = 200  # sagas in flight when the coordinator is killed
@@ -252,6 +252,17 @@ async def memory(bench: Bench) -> Report:
     }
 
 
+# --- growth ----------------------------------------------------------------------------------------------------
+
+
+async def growth(bench: Bench) -> Report:
+    """A store in which a million orders have ended beside an empty one, at the highest concurrency."""
+    what = trial(bench, "growth", max(bench.concurrencies))
+    what = replace(what, orders=max(1, what.orders // TURNS))
+    async with bench.stage(real_node(GOOD)) as empty, bench.stage(real_node(GOOD)) as full:
+        return asdict(await measure_growth((empty, full), what, FINISHED, bench.progress))
+
+
 # --- all of them -----------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[Bench], Awaitable[Report]]] = {
@@ -260,6 +271,7 @@ PARTS: dict[str, Callable[[Bench], Awaitable[Report]]] = {
     "alone": alone,
     "recovery": recovery,
     "memory": memory,
+    "growth": growth,
 }
 
 

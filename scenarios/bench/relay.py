@@ -26,6 +26,7 @@ from broker.codec import join
 from broker.jetstream import JetStream
 from broker.port import Consumer, Delivery, PublishError
 from persistence.group_commit import CommitThread
+from persistence.journal import JOURNAL, SEQUENCE_BYTES
 from scenarios.bench.recipe import ANSWER, Recipe, Sent, Work, Write, read_recipe
 from scenarios.held_directory import URL_FILE
 from scenarios.scenario import COORDINATOR, COORDINATOR_NAME
@@ -91,7 +92,8 @@ def coordinator_step(recipe: Recipe) -> Step:
 class Relay:
     """Gathers what is delivered, commits it as one group while the next gathers, sends and acknowledges.
 
-    One that `merges` puts a row once a group: a saga that hears several messages at a time is saved once.
+    One that `merges` writes once a group what belongs together: a saga that hears several messages at a time is saved
+    once.
     """
 
     def __init__(
@@ -131,8 +133,7 @@ class Relay:
                 writes += [(row.table, row.key(key), row.value) for row in task.rows]
                 sends += [(saga_id, sent) for sent in task.sends]
         if self._merges:
-            latest = {(table, key): value for table, key, value in writes}
-            writes = [(*row, value) for row, value in latest.items()]
+            writes = merged(writes)
         self._thread(lambda: self._commit(writes), lambda error: self._committed(error, deliveries, sends))
 
     def _commit(self, writes: list[Write]) -> BaseException | None:
@@ -174,6 +175,19 @@ class Relay:
 def _must_be_stored(error: PublishError | None) -> None:
     if error is not None:
         raise SystemExit(f"the limit's broker failed: {error}")
+
+
+def merged(writes: Iterable[Write]) -> list[Write]:
+    """Of each row its latest value; and what a saga's journal is told in several rows, in one."""
+    rows: dict[tuple[str, bytes], bytes | None] = {}
+    journals: dict[bytes, bytes] = {}  # a saga's first row
+    for table, key, value in writes:
+        if table == JOURNAL:
+            first = journals.setdefault(key[:-SEQUENCE_BYTES], key)
+            rows[table, first] = (rows.get((table, first)) or b"") + (value or b"")
+        else:
+            rows[table, key] = value
+    return [(*row, value) for row, value in rows.items()]
 
 
 async def relay(role: str, data: Path) -> None:

@@ -88,5 +88,11 @@ _WORDS = {
         "{in_flight} in flight when the coordinator was killed; from its restart, ready in {ready_seconds:.2f} s, all"
         " ended in {all_ended_seconds:.2f} s"
     ),
+    "growth": (
+        "{full_sagas_per_second:,.0f} sagas/s with {finished:,} orders in the store, {empty_sagas_per_second:,.0f}"
+        " with none, at {concurrency} in flight: {share_of_empty:.0%}; p99 {full_latency_ms[p99]} and"
+        " {empty_latency_ms[p99]} ms; an order leaves {kb_per_order[coordinator]} KB at the coordinator,"
+        " {kb_per_order[services]} KB at the services"
+    ),
     "memory": "{kb_per_saga} KB a saga in flight in the coordinator, {in_flight:,} at a time, {growth_mb} MB in all",
 }

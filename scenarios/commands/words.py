@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from scenarios import logs, stories
-from scenarios.bench_words import NAMES
+from scenarios.bench_words import NAMES, USUAL
 from scenarios.inspection_words import JSON, MERMAID, STATES, TEXT
 from scenarios.places import COORDINATOR, SERVICES
 
@@ -91,7 +91,7 @@ def _long_words(commands: Commands) -> None:
     word.add_argument(
         "--concurrency", type=_positives, default=(1, 100, 1000), metavar="C,C,...", help="orders under way at a time"
     )
-    word.add_argument("--only", type=_parts, default=NAMES, metavar="PART,...", help=", ".join(NAMES))
+    word.add_argument("--only", type=_parts, default=USUAL, metavar="PART,...", help=", ".join(NAMES))
     word.add_argument("--json", type=_path, metavar="FILE", help="write all figures as one JSON object")
     word = _word(commands, "soak", "kill everything for a quarter of an hour, under load, and audit again and again")
     word.add_argument(

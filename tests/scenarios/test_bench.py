@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,14 +11,17 @@ import pytest
 from actors.ids import new_id
 from scenarios import bench_words, library
 from scenarios.bench import parts
-from scenarios.bench.measure import UnbalancedError, check
+from scenarios.bench.growth import Growth, measure_growth
+from scenarios.bench.measure import Trial, UnbalancedError, check
 from scenarios.bench.raw import chain_to_pivot
 from scenarios.bench.recipe import read_recipe, record, write_recipe
-from scenarios.bench.relay import coordinator_step, services_step
+from scenarios.bench.relay import coordinator_step, merged, services_step
+from scenarios.bench.stage import ROLES, Stage, real_node
 from scenarios.bench.text import text_of
 from scenarios.load import Load
 from scenarios.scenario import Findings
 from scenarios.shop.sagas import ORDER, ORDER_SEQUENTIAL
+from scenarios.simulation.progress import progress
 from scenarios.watching import Stores
 from tests.scenarios.conftest import Sim
 
@@ -73,9 +78,28 @@ def test_orders_together_share_messages_and_commits_and_keep_near_the_limit(sim:
 def test_every_part_gives_its_figures(sim: Sim) -> None:
     """Comparisons, recovery and memory are measured on books that balance."""
     report = benched(sim, "--orders", "30", "--concurrency", "1,5")
-    assert report.keys() >= set(parts.PARTS)
+    assert report.keys() >= set(bench_words.USUAL) - {bench_words.LOAD}
     assert report["recovery"]["in_flight"] == parts.RECOVERING
     assert report["sequential"]["times_as_fast"] > 1
+
+
+@pytest.mark.skipif(not os.environ.get("SAGASIM_SOAK"), reason="takes some ten seconds: make test-long")
+def test_growth_is_measured_on_books_that_balance(tmp_path: Path) -> None:
+    """Of the store that was filled as well: all that was sent to it has come to an end there."""
+
+    async def grown() -> Growth:
+        what = Trial("growth", library.find("happy"), 20, 10)
+        full, empty = (Stage(tmp_path / name, real_node("happy")) for name in ("full", "empty"))
+        async with full, empty:
+            return await measure_growth((empty, full), what, 150, progress(print))
+
+    growth = asyncio.run(grown())
+    assert growth.finished == 150
+    assert growth.share_of_empty == pytest.approx(growth.full_sagas_per_second / growth.empty_sagas_per_second, 0.01)
+    assert growth.kb_per_order.keys() == set(ROLES)
+    assert all(kb > 1 for kb in growth.kb_per_order.values())
+    text = text_of({"growth": asdict(growth)})
+    assert "with 150 orders in the store" in text
 
 
 # --- the limit is the same work --------------------------------------------------------------------------------
@@ -111,6 +135,15 @@ def test_a_relay_repeats_the_recipe_for_any_saga() -> None:
     serve = services_step(recipe)
     assert serve(other, [1, "do", other, "reserve"]).sends == recipe.services["reserve"].sends
     assert serve(other, [1, "answer", other]).sends == []
+
+
+def test_a_relay_saves_a_saga_once_a_group_as_the_product_does() -> None:
+    """Its latest snapshot, and what its journal is told as one row; each saga apart."""
+    first, second, other = b"a\0\0\0\0\1", b"a\0\0\0\0\2", b"b\0\0\0\0\1"
+    writes = [("journal", first, b"1"), ("active", b"a", b"x"), ("journal", other, b"o"), ("active", b"a", b"y")]
+    assert merged([*writes, ("journal", second, b"2"), ("active", b"a", None)]) == [
+        ("journal", first, b"12"), ("active", b"a", None), ("journal", other, b"o"),
+    ]  # fmt: skip
 
 
 def test_the_chain_to_the_pivot_follows_the_graph() -> None:
