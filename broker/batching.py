@@ -41,16 +41,36 @@ def traceparents_of(headers: Mapping[str, str], envelopes: int) -> list[str]:
 
 @dataclass(slots=True)
 class _Batch:
-    encoded: list[bytes] = field(default_factory=list)
+    """What gathers for one message, which is encoded as a whole when it is published."""
+
     envelopes: list[Sequence[object]] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    size_bytes: int = 0
+    causes: list[Receipt | None] = field(default_factory=list)  # an envelope's, by its place
+    held: list[Receipt] = field(default_factory=list)
     traceparents: dict[int, str] = field(default_factory=dict)  # by an envelope's place
 
-    def headers(self) -> dict[str, str] | None:
+    def add(self, envelope: Sequence[object], receipt: Receipt | None, traceparent: str) -> None:
+        if traceparent:
+            self.traceparents[len(self.envelopes)] = traceparent
+        self.envelopes.append(envelope)
+        self.causes.append(receipt)
+        # Once a message, not once an envelope: what one delivery has caused mostly leaves in one.
+        if receipt is not None and (not self.held or self.held[-1] is not receipt):
+            receipt.hold()
+            self.held.append(receipt)
+
+    def halves(self) -> tuple["_Batch", "_Batch"]:
+        """The same envelopes in two, each of which holds its own receipts."""
+        first, second = _Batch(), _Batch()
+        for place, (envelope, cause) in enumerate(zip(self.envelopes, self.causes, strict=True)):
+            half = first if place < len(self.envelopes) // 2 else second
+            half.add(envelope, cause, self.traceparents.get(place, ""))
+        return first, second
+
+    def traceparent(self) -> str:
+        """The header's value; "" if no envelope belongs to a trace."""
         if not self.traceparents:
-            return None
-        return {TRACEPARENT: ",".join(self.traceparents.get(i, "") for i in range(len(self.encoded)))}
+            return ""
+        return ",".join(self.traceparents.get(place, "") for place in range(len(self.envelopes)))
 
 
 class Batcher:
@@ -95,41 +115,20 @@ class Batcher:
         `traceparent` says in the words of W3C's Trace Context whose work this is; the message's header carries it.
         Its values must have been checked where they came in: when a message was decoded, or by `check_sendable`.
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
-        since the others of the burst are none the worse for it.
+        since the others of the burst are none the worse for it. It is encoded with the others, at the end of the
+        turn: whoever sends it changes nothing of it any more.
         """
-        try:
-            encoded = codec.pack_trusted(envelope, self._limit_bytes)
-        except codec.CodecError as error:
-            logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
-            if receipt is not None:
-                receipt.hold()
-                receipt.fail()
-            return
-        batch = self._batch(subject, len(encoded))
-        batch.encoded.append(encoded)
-        batch.size_bytes += len(encoded)
-        if traceparent:
-            batch.traceparents[len(batch.encoded) - 1] = traceparent
-            batch.size_bytes += len(traceparent) + 1
-        if self._probe is not None:
-            batch.envelopes.append(envelope)
-        # Once a message, not once an envelope: what one delivery has caused mostly leaves in one.
-        if receipt is not None and (not batch.receipts or batch.receipts[-1] is not receipt):
-            receipt.hold()
-            batch.receipts.append(receipt)
+        batches = self._gathered.get(subject)
+        if batches is None or len(batches[-1].envelopes) >= MAX_BATCH_ENVELOPES:
+            batches = self._begin_batch(subject)
+        batches[-1].add(envelope, receipt, traceparent)
 
-    def _batch(self, subject: str, size_bytes: int) -> _Batch:
-        """The one to add so many bytes to."""
+    def _begin_batch(self, subject: str) -> list[_Batch]:
         if not self._gathered:
             self._call_soon(self.flush)
-        batches = self._gathered.get(subject)
-        if batches is None:
-            batches = self._gathered[subject] = [_Batch()]
-        batch = batches[-1]
-        if batch.size_bytes + size_bytes > self._limit_bytes or len(batch.encoded) >= MAX_BATCH_ENVELOPES:
-            batch = _Batch()
-            batches.append(batch)
-        return batch
+        batches = self._gathered.setdefault(subject, [])
+        batches.append(_Batch())
+        return batches
 
     def flush(self) -> None:
         """Publish now what has gathered. The loop calls it by itself."""
@@ -139,14 +138,21 @@ class Batcher:
                 self._publish(subject, batch)
 
     def _publish(self, subject: str, batch: _Batch) -> None:
-        payload = codec.join(batch.encoded)
-        receipts = batch.receipts
+        traceparent = batch.traceparent()
+        # The headroom has place for what is around a single envelope: its array's header of one byte, its trace.
+        room = self._limit_bytes + 1 if len(batch.envelopes) == 1 else self._limit_bytes - len(traceparent)
+        try:
+            payload = codec.pack_trusted(batch.envelopes, room)
+        except codec.CodecError as error:
+            self._divide(subject, batch, error)
+            return
+        held = batch.held
 
         def done(error: PublishError | None) -> None:
             self._in_flight -= 1
             if error is not None:
                 logger.warning("%s: publishing to %s failed: %s", self._origin, subject, error)
-            for receipt in receipts:
+            for receipt in held:
                 if error is None:
                     receipt.release()
                 else:
@@ -156,6 +162,19 @@ class Batcher:
             self._probe("publish.before", batch.envelopes)
         self._in_flight += 1
         self._published += 1
-        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, batch.headers())
+        headers = {TRACEPARENT: traceparent} if traceparent else None
+        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, headers)
         if self._probe is not None:
             self._probe("publish.after", batch.envelopes)
+
+    def _divide(self, subject: str, batch: _Batch, error: codec.CodecError) -> None:
+        """What is too long for one message, or holds an envelope that cannot be sent, goes in two, and so on."""
+        if len(batch.envelopes) == 1:
+            logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
+            for receipt in batch.held:
+                receipt.fail()
+            return
+        for half in batch.halves():
+            self._publish(subject, half)
+        for receipt in batch.held:
+            receipt.release()  # the halves hold it, or it has failed with one of them

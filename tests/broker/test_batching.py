@@ -5,7 +5,14 @@ import logging
 import pytest
 
 from broker import codec
-from broker.batching import MAX_BATCH_BYTES, MAX_BATCH_ENVELOPES, TRACEPARENT, Batcher, traceparents_of
+from broker.batching import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_ENVELOPES,
+    TRACEPARENT,
+    Batcher,
+    check_sendable,
+    traceparents_of,
+)
 from broker.dead_letters import MAX_RAW_BYTES, dead_letter
 from broker.port import PublishError
 from broker.receipt import Receipt
@@ -83,17 +90,42 @@ def test_many_small_envelopes_are_split_too() -> None:
 
 @pytest.mark.parametrize("bad", [bytes(MAX_BATCH_BYTES), {1, 2}], ids=["too long", "no such type"])
 def test_an_envelope_that_cannot_be_sent_fails_alone(bad: object, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged as an error and its delivery is not acknowledged; the others of the burst are sent."""
-    bench, delivery = Bench(), FakeDelivery()
-    receipt = Receipt(delivery)
-    bench.batcher.send(STOCK, (1, "good"))
-    bench.batcher.send(STOCK, (1, bad), receipt)
-    bench.batcher.send(STOCK, (1, "better"))
-    receipt.release()
+    """It is logged as an error and its delivery is not acknowledged; the others of the burst are sent in their order,
+    and acknowledge theirs."""
+    bench = Bench()
+    bad_delivery, deliveries = FakeDelivery(), [FakeDelivery() for _ in range(3)]
+    bad_receipt, receipts = Receipt(bad_delivery), [Receipt(delivery) for delivery in deliveries]
+    for number in range(9):
+        bench.batcher.send(STOCK, (1, number), receipts[number // 3], TRACE)
+        if number == 4:
+            bench.batcher.send(STOCK, (1, bad), bad_receipt)
+    for receipt in (bad_receipt, *receipts):
+        receipt.release()
     bench.loop.turn()
-    assert bench.sent() == [(STOCK, [[1, "good"], [1, "better"]])]
-    assert delivery.acks == 0
+    assert [envelope for _, batch in bench.sent() for envelope in batch] == [[1, number] for number in range(9)]
+    for message, (_, batch) in zip(bench.broker.published, bench.sent(), strict=True):
+        assert message.headers == {TRACEPARENT: ",".join([TRACE] * len(batch))}
+    assert [delivery.acks for delivery in deliveries] == [0, 0, 0]
+    assert bench.batcher.unacknowledged == len(bench.broker.published)
+    for message in bench.broker.published:
+        message.done(None)
+    assert [delivery.acks for delivery in deliveries] == [1, 1, 1]
+    assert bad_delivery.acks == 0
+    assert bench.batcher.unacknowledged == 0
     assert [record.levelname for record in caplog.records if "cannot be sent" in record.message] == ["ERROR"]
+
+
+def test_the_longest_envelope_can_be_sent() -> None:
+    """What `check_sendable` takes leaves, also with a trace, and also among others."""
+    bench = Bench()
+    longest = [1, bytes(MAX_BATCH_BYTES - 7)]
+    check_sendable(longest)
+    with pytest.raises(codec.CodecError):
+        check_sendable([1, bytes(MAX_BATCH_BYTES - 6)])
+    for envelope in ([1, "before"], longest, [1, "after"]):
+        bench.batcher.send(STOCK, envelope, None, TRACE)
+    bench.loop.turn()
+    assert [envelope for _, batch in bench.sent() for envelope in batch] == [[1, "before"], longest, [1, "after"]]
 
 
 def test_every_message_has_an_id_of_its_own() -> None:
