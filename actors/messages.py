@@ -6,13 +6,11 @@ makes it, `from_envelope` checks every field of it: whatever comes from a broker
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from actors.state import Outcome, Verb
-from broker.codec import SCHEMA_VERSION
+from broker.codec import SCHEMA_VERSION, check_value
 from broker.subjects import TOKEN
-
-T = TypeVar("T")
 
 _is_token: Callable[[str], object] = lru_cache(maxsize=4096)(TOKEN.fullmatch)  # the same few come again and again
 _MAX_COUNT = 1 << 32  # of a round or an attempt; far beyond what any saga reaches
@@ -111,7 +109,8 @@ def to_envelope(message: Message) -> list[object]:
 
 
 def from_envelope(envelope: Sequence[object]) -> Message:
-    """The message of an envelope that the codec has decoded. Raises `MessageError`."""
+    """The message of an envelope, each of whose fields is checked here. Raises `MessageError`, or `CodecError` for a
+    value that no message of ours could hold."""
     kind = envelope[1] if len(envelope) > 1 else None
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
@@ -122,17 +121,9 @@ def from_envelope(envelope: Sequence[object]) -> Message:
     return read(envelope)
 
 
-def _remembered(read: Callable[..., T]) -> Callable[..., T]:
-    """A reader of fields that are the same in thousands of messages. By type too: True is equal to 1."""
-    remembered = lru_cache(maxsize=4096, typed=True)(read)
-
-    def read_once(*fields: object) -> T:
-        try:
-            return remembered(*fields)
-        except TypeError:
-            return read(*fields)  # an array or a map: it cannot be looked up, and the reader says what is wrong
-
-    return read_once
+# Readers of fields that are the same in thousands of messages. By type too: True is equal to 1. An array or a map
+# cannot be looked up, which is a TypeError: then the reader itself, `__wrapped__`, says what is wrong.
+_remembered = lru_cache(maxsize=4096, typed=True)
 
 
 # --- one writer and one reader a kind; fields stand on the wire as in the message, after version and kind -------
@@ -146,6 +137,7 @@ def _write_start(m: StartSaga) -> list[object]:
 
 def _read_start(e: Sequence[object]) -> StartSaga:
     _, _, saga_id, definition, input_, sender, attempt = e
+    check_value(input_)
     return StartSaga(
         _token(saga_id, "saga id"),
         _token(definition, "definition"),
@@ -171,8 +163,13 @@ def _write_command(m: Command) -> list[object]:
 def _reader_of_command(verb: Verb) -> Callable[[Sequence[object]], Command]:
     def read(e: Sequence[object]) -> Command:
         _, _, saga_id, step, handler, round_, attempt, payload, reply_to, epoch = e
-        fields = _command_fields(step, handler, round_, attempt, reply_to, epoch)
+        try:
+            fields = _command_fields(step, handler, round_, attempt, reply_to, epoch)
+        except TypeError:
+            fields = _command_fields.__wrapped__(step, handler, round_, attempt, reply_to, epoch)
         step, handler, round_, attempt, reply_to, epoch = fields
+        if payload is not None:
+            check_value(payload)
         return Command(_token(saga_id, "saga id"), step, verb, handler, round_, attempt, payload, reply_to, epoch)
 
     return read
@@ -198,8 +195,13 @@ def _write_reply(m: Reply) -> list[object]:
 
 def _read_reply(e: Sequence[object]) -> Reply:
     _, _, saga_id, step, verb, round_, attempt, outcome, value, epoch = e
-    fields = _reply_fields(step, verb, round_, attempt, outcome, epoch)
+    try:
+        fields = _reply_fields(step, verb, round_, attempt, outcome, epoch)
+    except TypeError:
+        fields = _reply_fields.__wrapped__(step, verb, round_, attempt, outcome, epoch)
     step, verb, round_, attempt, outcome, epoch = fields
+    if value is not None:
+        check_value(value)
     return Reply(_token(saga_id, "saga id"), step, verb, round_, attempt, outcome, value, epoch)
 
 

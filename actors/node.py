@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -77,18 +77,18 @@ class Node:
         if delivery.deliveries > 1:
             self.counters["redelivered"] += 1
             logger.warning("%s: delivered again, for the %d. time", delivery.subject, delivery.deliveries)
+        messages: list[Message] = []
+        unreadable: list[tuple[str, bytes]] = []
         try:
-            envelopes = codec.decode(delivery.payload)
+            for envelope in codec.decode_for_reader(delivery.payload):
+                try:
+                    messages.append(from_envelope(envelope))
+                except MessageError as error:
+                    unreadable.append((str(error), codec.encode_envelope(envelope)))
         except codec.CodecError as error:
             receipt.hold()
             self.dead_letter(str(error), delivery.subject, delivery.payload, receipt)
             return receipt, []
-        messages, unreadable = [], []
-        for envelope in envelopes:
-            try:
-                messages.append(from_envelope(envelope))
-            except MessageError as error:
-                unreadable.append((str(error), _raw(envelope)))
         if len(unreadable) > MAX_DEAD_LETTERS:
             reason = f"{len(unreadable) - MAX_DEAD_LETTERS} further envelopes of it cannot be read either"
             unreadable[MAX_DEAD_LETTERS:] = [(reason, delivery.payload)]
@@ -96,8 +96,3 @@ class Node:
             receipt.hold()
             self.dead_letter(reason, delivery.subject, raw, receipt)
         return receipt, messages
-
-
-def _raw(envelope: Sequence[object]) -> bytes:
-    """An envelope's bytes; it was decoded, so it can be encoded."""
-    return codec.encode_envelope(envelope)

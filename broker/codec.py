@@ -55,15 +55,26 @@ def join(encoded: Sequence[bytes]) -> bytes:
 
 def decode(payload: bytes) -> list[list[object]]:
     """Decode one message into its envelopes. Raises CodecError, and nothing else, whatever the bytes are."""
+    message = decode_for_reader(payload)
+    for envelope in message:
+        for item in envelope:  # its own length was bounded when it was decoded
+            if type(item) not in _LEAVES:
+                _check(item, MAX_DEPTH - 2)
+    return message
+
+
+def decode_for_reader(payload: bytes) -> list[list[object]]:
+    """Decode one message for a reader that checks each field itself, with `check_value` if it may hold anything.
+
+    To walk through all that was decoded is a third of the work. Until it is done, what is within an envelope may be
+    nested some 500 levels deep, and a map's keys may be bytes. Raises CodecError, and nothing else.
+    """
     message = _decode(payload, MAX_MESSAGE_BYTES)
     if type(message) is not list:
         raise CodecError(f"a message is an array of envelopes, not {_kind(message)}")
     for envelope in message:
         if type(envelope) is not list or not envelope or envelope[0] is not SCHEMA_VERSION:
             _check_envelope(envelope)
-        for item in envelope:  # its own length was bounded when it was decoded
-            if type(item) not in _LEAVES:
-                _check(item, MAX_DEPTH - 2)
     return message
 
 

@@ -322,6 +322,6 @@ def _fits(journey: Journey, patient: bool) -> bool:
 def _messages(delivery: Delivery) -> list[object]:
     """What can be read of a delivery; strangers may write to these subjects too."""
     try:
-        return [from_envelope(envelope) for envelope in codec.decode(delivery.payload)]
+        return [from_envelope(envelope) for envelope in codec.decode_for_reader(delivery.payload)]
     except ValueError:
         return []

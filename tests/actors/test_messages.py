@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+import msgpack
 import pytest
 
 from actors.messages import (
@@ -120,6 +121,39 @@ def test_no_envelope_escapes_the_checks() -> None:
             codec.encode_envelope(to_envelope(message))
     assert read > 1000
     assert refused > 1000
+
+
+COMMAND = Command(ID, "hotel", Verb.DO, "book", 0, 1, None, "main", 1)
+REPLY = Reply(ID, "hotel", Verb.DO, 0, 1, Outcome.DONE, None, 1)
+
+
+def _nested(levels: int) -> object:
+    value: object = None
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_whatever_is_nested_too_deeply_is_refused() -> None:
+    """In each field of each kind, and as the kind: the deepest that the codec decodes is refused, not passed on."""
+    deepest = _nested(509)
+    for message in MESSAGES:
+        for field in range(1, len(to_envelope(message))):
+            envelope = to_envelope(message)
+            envelope[field] = deepest
+            assert codec.decode_for_reader(msgpack.packb([envelope])) == [envelope]
+            with pytest.raises((MessageError, codec.CodecError)):
+                from_envelope(envelope)
+    for message, field in ((MESSAGES[0], 4), (COMMAND, 7), (REPLY, 8)):
+        envelope = to_envelope(message)
+        for value, problem in ((_nested(14), ""), (_nested(15), "nested deeper"), ({b"a": 1}, "a map's key")):
+            envelope[field] = value
+            (decoded,) = codec.decode_for_reader(msgpack.packb([envelope]))
+            if problem:
+                with pytest.raises(codec.CodecError, match=problem):
+                    from_envelope(decoded)
+            else:
+                assert to_envelope(from_envelope(decoded)) == envelope
 
 
 class Unspeakable(Exception):  # noqa: N818 - the point is its message

@@ -386,6 +386,21 @@ def test_strange_mail_becomes_a_dead_letter(bench: Bench) -> None:
     assert shop.node.counters["dead_letters"] == 2
 
 
+@pytest.mark.parametrize("field", [1, 2, 3, 5, 7])
+def test_one_envelope_too_deep_sets_its_whole_message_aside(bench: Bench, field: int) -> None:
+    """Whichever field it is in, even the kind: such bytes are nobody's who keeps to the format."""
+    shop = open_shop(bench)
+    good, bad = to_envelope(shop.command(ONE)), to_envelope(shop.command(ONE))
+    bad[field] = "deep"
+    payload = codec.join([codec.encode_envelope(good), codec.encode_envelope(bad)])
+    bench.peer.publish(subjects.command("till"), payload.replace(b"\xa4deep", b"\x91" * 500 + b"\xc0"))
+    bench.until(lambda: bool(bench.peer.dead))
+    bench.run_for(60.0)
+    assert bench.peer.dead == ["nested deeper than 16 levels"]
+    assert bench.held("SAGA_COMMAND") == 0
+    assert shop.counts(ONE) is None
+
+
 def test_a_service_without_actions_is_a_mistake() -> None:
     """A class with no method marked as an action is refused by name."""
 
