@@ -23,8 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from actors import outbox
 from actors.ids import is_id
-from actors.messages import Command, StartSaga, to_envelope
-from broker.batching import check_sendable
+from actors.messages import Command, StartSaga
 from broker.codec import pack, unpack
 from broker.subjects import check_token
 from persistence.transaction import Transaction
@@ -143,6 +142,5 @@ class ServiceTransaction:
         if not is_id(saga_id):
             raise ValueError(f"{saga_id!r} is no saga id: it must begin with its time of creation")
         start = StartSaga(saga_id, definition, input_, self._service)
-        check_sendable(to_envelope(start))
         outbox.write(self._transaction, start)
         self.started.append(start)

@@ -7,7 +7,8 @@ from actors.dispatch import Timer
 from actors.messages import StartSaga, from_envelope, to_envelope
 from actors.node import Node
 from broker import subjects
-from broker.codec import pack_trusted, unpack
+from broker.batching import encode_sendable
+from broker.codec import unpack
 from broker.receipt import Receipt
 from persistence.transaction import Transaction
 
@@ -22,8 +23,8 @@ def table(service: str) -> str:
 
 
 def write(tx: Transaction, start: StartSaga) -> None:
-    """Note a start, which has been found sendable, in the transaction of what causes it."""
-    tx.put(table(start.sender), start.saga_id.encode(), pack_trusted(to_envelope(start)))
+    """Note a start in the transaction of what causes it. Raises CodecError if it could never be sent."""
+    tx.put(table(start.sender), start.saga_id.encode(), encode_sendable(to_envelope(start)))
 
 
 def clear(tx: Transaction, service: str, saga_id: str) -> bool:

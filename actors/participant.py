@@ -44,6 +44,9 @@ class Run(NamedTuple):
     entry: Entry | None
 
 
+_FIRST_RUN = Run(None)
+
+
 def owed(entry: Entry | None, verb: Verb, round_: int, settles: bool) -> Answer | Run:
     """What is owed to a command: an answer from the ledger, or a run of its handler.
 
@@ -54,7 +57,7 @@ def owed(entry: Entry | None, verb: Verb, round_: int, settles: bool) -> Answer 
 
 def _owed_to_do(entry: Entry | None, round_: int) -> Answer | Run:
     if entry is None:
-        return Run(None)
+        return _FIRST_RUN
     if entry.mark is Mark.DONE or entry.mark is Mark.UNDO_REFUSED:
         return Answer(Outcome.DONE, entry.value)
     if entry.mark is Mark.REFUSED:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, cast
 
 from actors import outbox
 from actors.dispatch import EventActor
@@ -17,8 +17,8 @@ from actors.participant import Answer, Entry, Mark, done, owed, refused
 from actors.pruner import Pruner
 from actors.state import Outcome, Verb
 from broker import subjects
-from broker.batching import check_sendable
-from broker.codec import SCHEMA_VERSION, encode_envelope, pack_trusted, unpack
+from broker.batching import MAX_BATCH_BYTES
+from broker.codec import MAX_VALUE_BYTES, check_value, encode_envelope, pack_trusted, unpack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
 from persistence import ledger, pruning
@@ -27,8 +27,12 @@ from persistence.transaction import Transaction
 
 logger = logging.getLogger("sagasim.service")
 
+_Verdict = tuple[Outcome, object]
+"""What became of a command, and the value of its reply."""
 
-_MAX_REASON_CHARS = 500
+_MAX_REASON_CHARS: Final = 500
+_MAX_DONE_BYTES: Final = MAX_BATCH_BYTES - 256
+"""Of the entry of what was done: its reply has the same value, and ids and counts besides, and must fit a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,6 @@ class _Batch:
     replies: list[tuple[Command, Reply]] = field(default_factory=list)
     starts: list[StartSaga] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
-
-class _Verdict(NamedTuple):
-    outcome: Outcome
-    value: object
 
 
 def service_tables(handlers: ServiceHandlers) -> tuple[str, ...]:
@@ -191,7 +190,7 @@ class Service(EventActor):
     def _execute(self, tx: Transaction, command: Command, now: float, horizon: str, batch: _Batch) -> _Verdict:
         name = self._handlers.name
         if command.saga_id < horizon:
-            return _Verdict(Outcome.REFUSED, "the saga is older than what this service remembers")
+            return Outcome.REFUSED, "the saga is older than what this service remembers"
         stored = ledger.get(tx, name, command.saga_id, command.step)
         entry = None if stored is None else _to_entry(stored)
         due = owed(entry, command.verb, command.round, settles=command.handler == "")
@@ -201,7 +200,7 @@ class Service(EventActor):
             else:
                 batch.counts["tombstones"] += 1
                 _write(tx, name, command, due.entry)
-            return _Verdict(due.outcome, due.value)
+            return due.outcome, due.value
         after = due.entry if isinstance(due, Answer) else None
         return self._run(tx, command, entry, after, now, batch)
 
@@ -218,27 +217,27 @@ class Service(EventActor):
                 transaction = ServiceTransaction(nested, name, now)
                 value = self._call(transaction, command, entry)
                 if value is not None:
-                    check_sendable((SCHEMA_VERSION, value))  # or its reply could never be sent
+                    check_value(value)
                 _write(nested, name, command, after or done(command.verb, entry, value))
         except Refused as refusal:
             reason = words_of(refusal, _MAX_REASON_CHARS)
             if after is not None:
                 # Nothing was done that could stay done: a refusal has no place in the ledger, so it is a fault.
                 batch.counts["faulted"] += 1
-                return _Verdict(Outcome.FAULTED, f"refused, though never done: {reason}")
+                return Outcome.FAULTED, f"refused, though never done: {reason}"
             _write(tx, name, command, refused(command.verb, command.round, entry, reason))
             batch.counts["refused"] += 1
-            return _Verdict(Outcome.REFUSED, reason)
+            return Outcome.REFUSED, reason
         except StorageError:
             raise  # the store's, not the handler's: the whole group is tried again
         except Exception as error:
             batch.counts["faulted"] += 1
             reason = f"{type(error).__name__}: {words_of(error)}"[:_MAX_REASON_CHARS]
             logger.debug("%s: where %s faulted", command.saga_id, command.step, exc_info=error)
-            return _Verdict(Outcome.FAULTED, reason)
+            return Outcome.FAULTED, reason
         batch.starts.extend(transaction.started)
         batch.counts["executed"] += 1
-        return _Verdict(Outcome.DONE, value)
+        return Outcome.DONE, value
 
     def _call(self, transaction: ServiceTransaction, command: Command, entry: Entry | None) -> object:
         if command.verb is Verb.DO:
@@ -262,8 +261,9 @@ class Service(EventActor):
             return
         batch = cast(_Batch, result)
         self._node.counters.update(batch.counts)
+        says_all = logger.isEnabledFor(logging.DEBUG)
         for command, reply in batch.replies:
-            if logger.isEnabledFor(logging.DEBUG) or reply.outcome is Outcome.FAULTED:
+            if says_all or reply.outcome is Outcome.FAULTED:
                 self._log(command, reply)
             self._node.batcher.send(subjects.reply(command.reply_to), to_envelope(reply), receipt)
             if self._node.tracer is not None:
@@ -309,7 +309,8 @@ class Service(EventActor):
 
 
 def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> None:
-    ledger.put(tx, service, command.saga_id, command.step, pack_trusted([int(entry.mark), *entry[1:]]))
+    max_bytes = _MAX_DONE_BYTES if entry.mark is Mark.DONE else MAX_VALUE_BYTES
+    ledger.put(tx, service, command.saga_id, command.step, pack_trusted(entry, max_bytes))
 
 
 def _to_entry(stored: bytes) -> Entry:

@@ -26,11 +26,12 @@ TRACEPARENT: Final = "traceparent"
 them, and nothing for one that belongs to none. Of a single envelope it is W3C's own."""
 
 
-def check_sendable(envelope: Sequence[object]) -> None:
-    """Raise CodecError for an envelope that no message can hold: to find out before it is promised to anyone."""
-    size = len(codec.encode_envelope(envelope))
-    if size > MAX_BATCH_BYTES:
-        raise codec.CodecError(f"{size} bytes are more than the {MAX_BATCH_BYTES} of a message")
+def encode_sendable(envelope: Sequence[object]) -> bytes:
+    """Encode an envelope. Raises CodecError if no message can hold it: to find out before it is promised."""
+    encoded = codec.encode_envelope(envelope)
+    if len(encoded) > MAX_BATCH_BYTES:
+        raise codec.CodecError(f"{len(encoded)} bytes are more than the {MAX_BATCH_BYTES} of a message")
+    return encoded
 
 
 def traceparents_of(headers: Mapping[str, str], envelopes: int) -> list[str]:
@@ -113,7 +114,7 @@ class Batcher:
         """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
 
         `traceparent` says in the words of W3C's Trace Context whose work this is; the message's header carries it.
-        Its values must have been checked where they came in: when a message was decoded, or by `check_sendable`.
+        Its values must have been checked where they came in: when a message was decoded, or by `encode_sendable`.
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it. It is encoded with the others, at the end of the
         turn: whoever sends it changes nothing of it any more.

@@ -16,7 +16,7 @@ from actors.ids import new_id
 from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, from_envelope, to_envelope
 from actors.state import Notice, Outcome, Verb
 from broker import codec, subjects
-from broker.batching import Batcher, check_sendable
+from broker.batching import Batcher, encode_sendable
 from broker.port import Broker, Delivery, Subscription
 from scenarios.calling import call
 from scenarios.demand import is_time
@@ -62,7 +62,7 @@ def draw(scenario: Scenario, seed: int, number: int) -> Request:
     if request.cancel_after_seconds is not None and not is_time(request.cancel_after_seconds):
         raise ScenarioError(f"scenario {scenario.name!r}: {what}: cancel_after_seconds must be a time of 0 or more")
     try:
-        check_sendable((request.payload, _REST_OF_ENVELOPE))
+        encode_sendable((request.payload, _REST_OF_ENVELOPE))
     except codec.CodecError as error:
         raise ScenarioError(f"scenario {scenario.name!r}: {what}: its payload: {error}") from None
     return request

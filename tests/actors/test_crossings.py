@@ -11,6 +11,7 @@ from actors.handlers import ServiceTransaction, action
 from actors.messages import RESUME, Command
 from actors.state import Outcome, Verb
 from broker import subjects
+from broker.batching import MAX_BATCH_BYTES
 from persistence import snapshots
 from scenarios.simulation.disk import scratch_directory
 from tests.actors.bench import Bench, bench_in, saga_id
@@ -81,6 +82,21 @@ def test_a_resume_in_the_same_words_is_heard_again(bench: Bench) -> None:
     assert "completed" in bench.peer.turns(ID)
 
 
+LONGEST = "x" * (MAX_BATCH_BYTES - 256 - 9)  # 9 bytes are what an entry in the ledger has around it
+DEEPEST: object = None
+for _ in range(14):
+    DEEPEST = [DEEPEST]
+ANSWERS = {
+    "longest": LONGEST,
+    "too long": LONGEST + "x",
+    "much too long": "x" * 600_000,
+    "deepest": DEEPEST,
+    "too deep": [DEEPEST],
+    "no such type": {1, 2},
+    "no such key": {1: 2},
+}
+
+
 class Clumsy(Till):
     """Promises what no message can hold."""
 
@@ -101,17 +117,46 @@ class Clumsy(Till):
         return None
 
     @action
-    def answer_at_length(self, _transaction: ServiceTransaction, _command: Command) -> object:
-        return "x" * 600_000
+    def start_at_length(self, transaction: ServiceTransaction, command: Command) -> object:
+        transaction.start_saga("trip", command.saga_id, "x" * 600_000)
+        return None
+
+    @action
+    def answer(self, _transaction: ServiceTransaction, command: Command) -> object:
+        return ANSWERS[str(command.payload)]
 
 
-@pytest.mark.parametrize("handler", ["start_nonsense", "start_without_time", "answer_at_length"])
-def test_what_can_never_be_sent_is_a_fault(bench: Bench, handler: str) -> None:
+@pytest.mark.parametrize("answer", ["longest", "deepest"])
+def test_the_utmost_that_can_be_sent_is_answered(bench: Bench, answer: str) -> None:
+    """What a service takes into its ledger reaches whoever asked, under the longest of names; and an undo of it that
+    is refused is recorded beside it."""
+    bench.services(lambda: [Clumsy()])
+    bench.peer.listen(subjects.replies("clerk"))
+    saga, step, big = saga_id("i" * 40), "s" * 64, 2**32 - 1
+    bench.peer.send(subjects.command("till"), Command(saga, step, Verb.DO, "answer", big, big, answer, "clerk", big))
+    bench.until(lambda: bool(bench.peer.replies))
+    undo = Command(saga, step, Verb.UNDO, "give_back", big, big, "never", "clerk", big)
+    bench.peer.send(subjects.command("till"), undo)
+    bench.until(lambda: len(bench.peer.replies) == 2)
+    replies = [(reply.outcome, reply.value) for reply in bench.peer.replies]
+    assert replies == [(Outcome.DONE, ANSWERS[answer]), (Outcome.REFUSED, "not today")]
+
+
+@pytest.mark.parametrize(
+    ("handler", "payload"),
+    [
+        ("start_nonsense", 5),
+        ("start_without_time", 5),
+        ("start_at_length", 5),
+        *(("answer", answer) for answer in ANSWERS if answer not in ("longest", "deepest")),
+    ],
+)
+def test_what_can_never_be_sent_is_a_fault(bench: Bench, handler: str, payload: object) -> None:
     """It is found out inside the handler's transaction: answered, acknowledged, and in nobody's way afterwards."""
     node = bench.services(lambda: [Clumsy()])
     bench.peer.listen(subjects.replies("clerk"))
-    for name, what in (("a", handler), ("b", "take")):
-        command = Command(saga_id(name), "step", Verb.DO, what, 0, 1, 5, "clerk", 0)
+    for name, what, about in (("a", handler, payload), ("b", "take", 5)):
+        command = Command(saga_id(name), "step", Verb.DO, what, 0, 1, about, "clerk", 0)
         bench.peer.send(subjects.command("till"), command)
         bench.run_for(5.0)
     assert [reply.outcome for reply in bench.peer.replies] == [Outcome.FAULTED, Outcome.DONE]

@@ -10,7 +10,7 @@ from broker.batching import (
     MAX_BATCH_ENVELOPES,
     TRACEPARENT,
     Batcher,
-    check_sendable,
+    encode_sendable,
     traceparents_of,
 )
 from broker.dead_letters import MAX_RAW_BYTES, dead_letter
@@ -116,12 +116,12 @@ def test_an_envelope_that_cannot_be_sent_fails_alone(bad: object, caplog: pytest
 
 
 def test_the_longest_envelope_can_be_sent() -> None:
-    """What `check_sendable` takes leaves, also with a trace, and also among others."""
+    """What `encode_sendable` takes leaves, also with a trace, and also among others."""
     bench = Bench()
     longest = [1, bytes(MAX_BATCH_BYTES - 7)]
-    check_sendable(longest)
+    encode_sendable(longest)
     with pytest.raises(codec.CodecError):
-        check_sendable([1, bytes(MAX_BATCH_BYTES - 6)])
+        encode_sendable([1, bytes(MAX_BATCH_BYTES - 6)])
     for envelope in ([1, "before"], longest, [1, "after"]):
         bench.batcher.send(STOCK, envelope, None, TRACE)
     bench.loop.turn()
