@@ -59,19 +59,10 @@ class _Batch:
             receipt.hold()
             self.held.append(receipt)
 
-    def halves(self) -> tuple["_Batch", "_Batch"]:
-        """The same envelopes in two, each of which holds its own receipts."""
-        first, second = _Batch(), _Batch()
-        for place, (envelope, cause) in enumerate(zip(self.envelopes, self.causes, strict=True)):
-            half = first if place < len(self.envelopes) // 2 else second
-            half.add(envelope, cause, self.traceparents.get(place, ""))
-        return first, second
-
-    def traceparent(self) -> str:
-        """The header's value; "" if no envelope belongs to a trace."""
+    def headers(self) -> dict[str, str] | None:
         if not self.traceparents:
-            return ""
-        return ",".join(self.traceparents.get(place, "") for place in range(len(self.envelopes)))
+            return None
+        return {TRACEPARENT: ",".join(self.traceparents.get(i, "") for i in range(len(self.envelopes)))}
 
 
 class Batcher:
@@ -139,14 +130,40 @@ class Batcher:
                 self._publish(subject, batch)
 
     def _publish(self, subject: str, batch: _Batch) -> None:
-        traceparent = batch.traceparent()
-        # The headroom has place for what is around a single envelope: its array's header of one byte, its trace.
-        room = self._limit_bytes + 1 if len(batch.envelopes) == 1 else self._limit_bytes - len(traceparent)
+        headers_bytes = sum(map(len, batch.traceparents.values())) + len(batch.traceparents)
         try:
-            payload = codec.pack_trusted(batch.envelopes, room)
-        except codec.CodecError as error:
-            self._divide(subject, batch, error)
-            return
+            payload = codec.pack_trusted(batch.envelopes, self._limit_bytes - headers_bytes)
+        except codec.CodecError:
+            self._publish_in_parts(subject, batch)
+        else:
+            self._hand_over(subject, batch, payload)
+
+    def _publish_in_parts(self, subject: str, batch: _Batch) -> None:
+        """What is too long for one message, or holds an envelope that cannot be sent: encode each by itself."""
+        part, encoded, size_bytes = _Batch(), list[bytes](), 0
+        for place, (envelope, cause) in enumerate(zip(batch.envelopes, batch.causes, strict=True)):
+            try:
+                one = codec.pack_trusted(envelope, self._limit_bytes)
+            except codec.CodecError as error:
+                logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
+                if cause is not None:
+                    cause.hold()
+                    cause.fail()
+                continue
+            traceparent = batch.traceparents.get(place, "")
+            one_bytes = len(one) + len(traceparent) + 1
+            if encoded and size_bytes + one_bytes > self._limit_bytes:
+                self._hand_over(subject, part, codec.join(encoded))
+                part, encoded, size_bytes = _Batch(), [], 0
+            part.add(envelope, cause, traceparent)
+            encoded.append(one)
+            size_bytes += one_bytes
+        if encoded:
+            self._hand_over(subject, part, codec.join(encoded))
+        for receipt in batch.held:
+            receipt.release()  # the parts hold it now
+
+    def _hand_over(self, subject: str, batch: _Batch, payload: bytes) -> None:
         held = batch.held
 
         def done(error: PublishError | None) -> None:
@@ -163,19 +180,6 @@ class Batcher:
             self._probe("publish.before", batch.envelopes)
         self._in_flight += 1
         self._published += 1
-        headers = {TRACEPARENT: traceparent} if traceparent else None
-        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, headers)
+        self._broker.publish(subject, payload, f"{self._life}-{self._published}", done, batch.headers())
         if self._probe is not None:
             self._probe("publish.after", batch.envelopes)
-
-    def _divide(self, subject: str, batch: _Batch, error: codec.CodecError) -> None:
-        """What is too long for one message, or holds an envelope that cannot be sent, goes in two, and so on."""
-        if len(batch.envelopes) == 1:
-            logger.error("%s: an envelope for %s cannot be sent: %s", self._origin, subject, error)
-            for receipt in batch.held:
-                receipt.fail()
-            return
-        for half in batch.halves():
-            self._publish(subject, half)
-        for receipt in batch.held:
-            receipt.release()  # the halves hold it, or it has failed with one of them

@@ -195,7 +195,7 @@ class _Delivery:
 def messages_of(payload: bytes) -> tuple[Message, ...]:
     """The messages of a payload; none of a dead letter or a stranger's bytes."""
     try:
-        return tuple(from_envelope(envelope) for envelope in codec.decode(payload))
+        return tuple(from_envelope(envelope) for envelope in codec.decode_for_reader(payload))
     except ValueError:
         return ()
 
