@@ -140,9 +140,9 @@ class Relay:
         with self._database.begin(write=True) as txn:
             for table, key, value in writes:
                 if value is None:
-                    txn.delete(key, db=self._tables[table])
+                    txn.delete(key, b"", self._tables[table])
                 else:
-                    txn.put(key, value, db=self._tables[table])
+                    txn.put(key, value, True, True, False, self._tables[table])
             self._thread.written()
         return None
 
