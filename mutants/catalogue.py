@@ -57,7 +57,7 @@ MUTANTS = (
             "actors/service.py",
             "            batch.replies.append((command, reply))\n        return batch\n",
             "            batch.replies.append((command, reply))\n"
-            "            self._node.batcher.send(reply_subject(command.reply_to), to_envelope(reply))\n"
+            "            self._node.batcher.send(subjects.reply(command.reply_to), to_envelope(reply))\n"
             "        self._node.batcher.flush()\n"
             "        return batch\n",
         ),
