@@ -12,9 +12,9 @@ from broker.port import Subscription
 from broker.receipt import Receipt
 
 LOOK_SECONDS: Final = 0.02
-GROWTH: Final = 256
-"""One of so many in flight more at each look: twice as many within four seconds, if the services follow."""
-REHYDRATION_GROWTH: Final = 64
+GROWTH: Final = 0.2
+"""So many for each one in flight more a second: twice as many within four seconds, if the services follow."""
+REHYDRATION_GROWTH: Final = 0.8
 """Of those that come back: twice as many within a second, since so many were in flight before."""
 
 
@@ -82,19 +82,22 @@ class Admission:
     def look(self) -> None:
         """Let a few more begin, so that their answers tell whether the services can follow."""
         self._timer = None
-        for _ in range(min(self.allowance(GROWTH), self._limits.in_flight - self._in_flight(), len(self._waiting))):
+        allowance = self.allowance(GROWTH, LOOK_SECONDS)
+        for _ in range(min(allowance, self._limits.in_flight - self._in_flight(), len(self._waiting))):
             self._begin_next()
         self.fill()
         if self._waiting:
             self._look_later()
 
-    def allowance(self, growth: int) -> int:
-        """How many more sagas may begin or come back now: hardly any while a service is behind, but never none."""
+    def allowance(self, growth: float, seconds: float) -> int:
+        """How many more sagas may begin or come back now, `seconds` after the last ones: hardly any while a service
+        is behind, but never none.
+        """
         in_flight = self._in_flight()
         if in_flight < self._limits.in_flight_behind:
             return self._limits.in_flight_behind - in_flight
         is_behind = self._node.lag.is_long(self._node.loop.time())
-        return 1 if is_behind else 1 + in_flight // growth
+        return 1 if is_behind else 1 + int(in_flight * growth * seconds)
 
     def _has_room_at_once(self) -> bool:
         return self._in_flight() < min(self._limits.in_flight, self._limits.in_flight_behind)

@@ -87,6 +87,7 @@ class SagaSupervisor(EventActor):
         self._restarting: dict[str, list[Mail]] = {}
         self._restarts: dict[str, list[float]] = {}
         self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
+        self._rehydrated_at = node.loop.time()
         self._subscriptions: list[Subscription] = []
         self._admission = Admission(
             node, self._limits, self.in_flight, self._start, partial(self._tell_self, _Look())
@@ -300,9 +301,12 @@ class SagaSupervisor(EventActor):
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return
-        allowance = self._admission.allowance(REHYDRATION_GROWTH)
+        now = self._node.loop.time()
+        allowance = self._admission.allowance(REHYDRATION_GROWTH, now - self._rehydrated_at)
+        self._rehydrated_at = now
+        limit = min(allowance + len(self._parked), self._limits.rehydration_page)  # those who sleep do not count
         with self._node.environment.read() as tx:
-            page = snapshots.scan_active(tx, self._rehydrated_up_to, self._limits.rehydration_page)
+            page = snapshots.scan_active(tx, self._rehydrated_up_to, limit)
         for saga_id, snapshot in page:
             if allowance == 0:
                 self._rehydrate_later(LOOK_SECONDS)
@@ -311,7 +315,7 @@ class SagaSupervisor(EventActor):
             if saga_id not in self._sagas and saga_id not in self._restarting:
                 # One that is asleep, or cannot be read, asks nothing of anybody.
                 allowance -= self._revive(saga_id, snapshot, unless_asleep=True) is not None
-        if len(page) < self._limits.rehydration_page:
+        if len(page) < limit:
             self._rehydrated_up_to = None
             revived = self._node.counters["rehydrated"]
             logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
@@ -323,7 +327,14 @@ class SagaSupervisor(EventActor):
             self.actor_ref.tell(mail)
 
     def _rehydrate_later(self, delay_seconds: float) -> None:
-        self._node.loop.call_later(delay_seconds, self._tell_self, _RehydrateOn())
+        """In turn behind those that have come back just now, and behind what they have submitted."""
+
+        def go_on(_: object, error: BaseException | None) -> None:
+            if error is None:
+                self._tell_self(_RehydrateOn())
+
+        submit = partial(self._node.committer.submit, _nothing, go_on)
+        self._node.loop.call_later(delay_seconds, self._node.turns.call_soon, submit)
 
     def _revive(self, saga_id: str, snapshot: bytes, *, unless_asleep: bool = False) -> ActorRef[SagaActor] | None:
         """An actor from a snapshot, which emits what it waits for; None if the code does not know its definition.
@@ -468,6 +479,10 @@ class SagaSupervisor(EventActor):
 def _release(mails: list[Mail]) -> None:
     for _, receipt in mails:
         receipt.release()
+
+
+def _nothing(_: object) -> None:
+    """A work that writes nothing: it waits its turn behind what was submitted before."""
 
 
 def _log_failure(_: object, error: BaseException | None) -> None:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from actors.admission import GROWTH, LOOK_SECONDS, Admission
+from actors.admission import LOOK_SECONDS, Admission
 from actors.lag import Lag
 from actors.limits import Limits
 from actors.messages import Control, StartSaga
@@ -100,16 +100,19 @@ def test_who_comes_later_does_not_go_first() -> None:
     assert list(door.begun) == ["a", "b"]
 
 
-@pytest.mark.parametrize(("in_flight", "behind", "allowed"), [
-    (0, False, 10), (9, True, 1), (10, False, 1), (10, True, 1), (10 * GROWTH, False, 11), (10 * GROWTH, True, 1),
+@pytest.mark.parametrize(("in_flight", "seconds", "behind", "allowed"), [
+    (0, 0.0, False, 10), (9, 0.0, True, 1), (10, 0.0, False, 1), (10, 0.0, True, 1), (10, 1.0, False, 6),
+    (10, 2.0, False, 11), (100, 1.0, False, 51), (100, 1.0, True, 1),
 ])  # fmt: skip
-def test_how_many_more_may_come(in_flight: int, behind: bool, allowed: int) -> None:
-    """Ten at once in any case; then the more, the more there are; and one, while a service is behind."""
+def test_how_many_more_may_come(in_flight: int, seconds: float, behind: bool, allowed: int) -> None:
+    """Ten at once in any case; then the more, the more there are, and the longer ago the last came; and one, while a
+    service is behind.
+    """
     door = Door(Limits(in_flight_behind=10))
     door.in_flight = in_flight
     if behind:
         door.be_behind()
-    assert door.admission.allowance(GROWTH) == allowed
+    assert door.admission.allowance(0.5, seconds) == allowed
 
 
 def test_no_look_takes_in_more_than_the_limit() -> None:

@@ -159,7 +159,7 @@ def test_a_saga_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
 def test_no_more_begin_than_the_services_can_follow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a service is behind, hardly any of the others begin: they wait unacknowledged, instead of asking again
     and again. When it answers, all have their turn."""
-    monkeypatch.setattr(admission, "GROWTH", 1)
+    monkeypatch.setattr(admission, "GROWTH", 1 / admission.LOOK_SECONDS)
     bench.coordinator(TRIP, limits=Limits(in_flight_behind=3))
     serve(bench)
     sagas = ids(200)
@@ -182,7 +182,7 @@ def test_no_more_begin_than_the_services_can_follow(bench: Bench, monkeypatch: p
 
 def test_while_services_follow_ever_more_begin(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sagas that only take their time hold nobody up: twice as many at each look, here, up to the limit."""
-    monkeypatch.setattr(admission, "GROWTH", 1)
+    monkeypatch.setattr(admission, "GROWTH", 1 / admission.LOOK_SECONDS)
     bench.coordinator(TRIP, limits=Limits(in_flight_behind=3, in_flight=150))
     serve(bench)
     sagas = ids(200)
@@ -226,6 +226,39 @@ def test_no_more_come_back_than_the_services_can_follow(bench: Bench) -> None:
     assert 2 <= len(back) <= 2 + 0.2 / admission.LOOK_SECONDS
     bench.run_for(5.0)
     assert {command.saga_id for command in bench.peer.commands[heard:]} == set(sagas)
+
+
+def test_a_short_page_makes_nobody_come_back_sooner(bench: Bench) -> None:
+    """When a page is full the next is read at once, but the time between two is what lets more come back."""
+    limits = Limits(in_flight_behind=150, rehydration_page=2)
+    coordinator = bench.coordinator(TRIP, limits=limits)
+    serve(bench)
+    sagas = ids(300)
+    for saga in sagas:
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: counts(coordinator).active == len(sagas))
+    coordinator.crash()
+    coordinator.start()
+    bench.run_for(0.3)
+    assert 150 <= coordinator.counters["rehydrated"] <= 150 + 5 * 0.3 / admission.LOOK_SECONDS
+
+
+def test_the_next_page_waits_for_what_this_one_has_submitted(bench: Bench) -> None:
+    """A store that stalls lets no more come back than a page: what they ask would only pile up in memory."""
+    limits = Limits(rehydration_page=4)
+    coordinator = bench.coordinator(TRIP, limits=limits)
+    serve(bench)
+    sagas = ids(20)
+    for saga in sagas:
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: counts(coordinator).active == len(sagas))
+    coordinator.crash()
+    coordinator.disk_faults.fail = 1.0
+    coordinator.start()
+    bench.run_for(5.0)
+    assert coordinator.counters["rehydrated"] == 4
+    coordinator.disk_faults.fail = 0.0
+    bench.until(lambda: coordinator.counters["rehydrated"] == len(sagas))
 
 
 def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:
