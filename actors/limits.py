@@ -15,4 +15,4 @@ class Limits:
     unacknowledged_publishes: int = 64  # rehydration waits while the broker has more to acknowledge than this
     keep_finished_seconds: float = 7 * 24 * 3600.0
     prune_interval_seconds: float = 60.0
-    prune_slice: int = 500
+    prune_slice: int = 100
