@@ -298,6 +298,8 @@ class SagaSupervisor(EventActor):
         """Bring back some unfinished sagas, then the next when broker and services can follow."""
         if self._rehydrated_up_to is None:
             return
+        if self._node.settle is not None:
+            self._node.settle()
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return

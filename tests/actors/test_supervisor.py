@@ -261,6 +261,22 @@ def test_the_next_page_waits_for_what_this_one_has_submitted(bench: Bench) -> No
     bench.until(lambda: coordinator.counters["rehydrated"] == len(sagas))
 
 
+def test_the_node_is_told_between_pages(bench: Bench) -> None:
+    """By then those of the page before are back with all that they are made of, and those of the next are not."""
+    coordinator = bench.coordinator(TRIP, limits=Limits(rehydration_page=4))
+    serve(bench)
+    for saga in ids(10):
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: counts(coordinator).active == 10)
+    coordinator.crash()
+    coordinator.start()
+    told: list[int] = []
+    assert coordinator.node is not None
+    coordinator.node.settle = lambda: told.append(coordinator.counters["rehydrated"])
+    bench.run_for(1.0)
+    assert told == [0, 4, 8]
+
+
 def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:
     """Parked sagas ask nothing of the services: those behind them come back as soon as without them."""
     limits = Limits(in_flight_behind=1, rehydration_page=4)
