@@ -36,6 +36,7 @@ from broker import subjects
 from broker.codec import check_value, encode_envelope, pack, unpack
 from broker.receipt import Receipt
 from persistence.errors import StorageError
+from persistence.group_commit import nothing
 
 logger = logging.getLogger("sagasim.saga")
 
@@ -164,7 +165,7 @@ class SagaActor(EventActor):
             else:
                 receipt.fail()
 
-        self._node.committer.submit(_nothing, saved)
+        self._node.committer.submit(nothing, saved)
 
     def _on_reply(self, reply: Reply, receipt: Receipt) -> None:
         step = self._saga.index.get(reply.step)
@@ -429,7 +430,3 @@ def _is_current(state: State, send: Send) -> bool:
     step = state.steps[send.step]
     status = Status.DOING if send.verb is Verb.DO else Status.UNDOING
     return step.status is status and step.round == send.round and step.attempt == send.attempt
-
-
-def _nothing(_: object) -> None:
-    """A work that writes nothing: it waits its turn behind what was submitted before."""

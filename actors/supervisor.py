@@ -36,6 +36,7 @@ from broker.codec import CodecError, encode_envelope, pack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
 from persistence import journal, pruning, snapshots
+from persistence.group_commit import nothing
 
 logger = logging.getLogger("sagasim.supervisor")
 
@@ -335,7 +336,7 @@ class SagaSupervisor(EventActor):
             if error is None:
                 self._tell_self(_RehydrateOn())
 
-        submit = partial(self._node.committer.submit, _nothing, go_on)
+        submit = partial(self._node.committer.submit, nothing, go_on)
         self._node.loop.call_later(delay_seconds, self._node.turns.call_soon, submit)
 
     def _revive(self, saga_id: str, snapshot: bytes, *, unless_asleep: bool = False) -> ActorRef[SagaActor] | None:
@@ -481,10 +482,6 @@ class SagaSupervisor(EventActor):
 def _release(mails: list[Mail]) -> None:
     for _, receipt in mails:
         receipt.release()
-
-
-def _nothing(_: object) -> None:
-    """A work that writes nothing: it waits its turn behind what was submitted before."""
 
 
 def _log_failure(_: object, error: BaseException | None) -> None:

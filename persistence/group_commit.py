@@ -42,6 +42,10 @@ class JobRunner(Protocol):
     def __call__(self, job: Callable[[], T], done: Callable[[T | BaseException], None], /) -> None: ...
 
 
+def nothing(_: Transaction) -> None:
+    """A work that writes nothing: its `done` comes behind what was submitted before."""
+
+
 @dataclass(slots=True)
 class _Entry:
     work: Work
