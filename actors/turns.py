@@ -6,11 +6,14 @@ from typing import Any
 
 from actors.dispatch import Loop, Timer
 
-TURNS_AT_A_TIME = 4
+TURNS_AT_A_TIME = 8
+PARTS_OF_A_QUEUE = 16
+"""Of a long queue, such as that of sagas that come back, a part at a time: each turn of the loop has its costs, and
+what they ask should leave in few messages."""
 
 
 class Turns:
-    """A loop whose callbacks, by `call_soon`, run a few in each turn of the loop beneath, in order.
+    """A loop whose callbacks, by `call_soon`, run a few in each turn of the loop beneath, in order; more if many wait.
 
     A delivery wakes a hundred sagas at once. Were they all to run in one turn of the loop, what they had saved before
     would be published only behind them: nodes would work by turns instead of side by side.
@@ -43,7 +46,8 @@ class Turns:
 
     def _run(self) -> None:
         try:
-            for _ in range(min(TURNS_AT_A_TIME, len(self._waiting))):
+            queued = len(self._waiting)
+            for _ in range(min(max(TURNS_AT_A_TIME, queued // PARTS_OF_A_QUEUE), queued)):
                 callback, args = self._waiting.popleft()
                 callback(*args)
         finally:
