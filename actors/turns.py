@@ -13,7 +13,7 @@ what they ask should leave in few messages."""
 
 
 class Turns:
-    """A loop whose callbacks, by `call_soon`, run a few in each turn of the loop beneath, in order; more if many wait.
+    """A loop whose callbacks, by `call_soon`, run a few in each turn of the loop beneath, in order.
 
     A delivery wakes a hundred sagas at once. Were they all to run in one turn of the loop, what they had saved before
     would be published only behind them: nodes would work by turns instead of side by side.
