@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from scenarios.bench.measure import SEED, WARM_UP_SEED, Trial, UnbalancedError, check, load_of, send
 from scenarios.bench.stage import ROLES, Stage
@@ -14,7 +15,7 @@ from scenarios.watching import Stores
 FINISHED = 1_000_000
 ORDERS_A_FILLING = 20_000  # each is forgotten before the next is sent: the client need not remember a million
 FILLING_AT_A_TIME = 1000
-TURNS = 4  # of each store: what else the machine does slows both alike
+TURNS = 8  # of each store
 
 
 @dataclass(slots=True)
@@ -27,9 +28,9 @@ class Store:
     sent: int = 0  # orders, those of its turns left out
     turns: list[Load] = field(default_factory=list)
 
-    def sagas_per_second(self) -> float:
-        seconds = sum(load.ended_at - load.begun_at for load in self.turns if load.ended_at is not None)
-        return sum(len(load.sagas_ended()) for load in self.turns) / seconds
+    def rates(self) -> list[float]:
+        """Sagas a second, for each turn."""
+        return [sagas_per_second(load) for load in self.turns]
 
     def latency_ms(self) -> dict[str, float]:
         ended = [journey for load in self.turns for journey in load.sagas_ended()]
@@ -45,8 +46,7 @@ class Store:
             if wrong := load.wrong_ends():
                 raise UnbalancedError(*wrong)
             self.sent += load.sent
-            assert load.ended_at is not None
-            rates.append(orders / (load.ended_at - load.begun_at))
+            rates.append(sagas_per_second(load))
         return rates
 
     async def take_turn(self, what: Trial, seed: int, progress: Progress) -> None:
@@ -63,7 +63,10 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """KB is 1,024 bytes. `filling_sagas_per_second` are of the first and the last filling."""
+    """`share_of_empty` is the median of those of the turns, since what else the machine does slows both of a turn alike.
+
+    `filling_sagas_per_second` are of the first and the last filling. KB is 1,024 bytes.
+    """
 
     finished: int
     concurrency: int
@@ -94,11 +97,18 @@ async def measure_growth(stages: Sequence[Stage], what: Trial, finished: int, pr
     finally:
         empty.stores.close()
         full.stores.close()
-    quick, slow = empty.sagas_per_second(), full.sagas_per_second()
+    shares = [of_full / of_empty for of_empty, of_full in zip(empty.rates(), full.rates(), strict=True)]
     return Growth(
-        finished, what.concurrency, round(quick, 1), round(slow, 1), round(slow / quick, 3), empty.latency_ms(),
-        full.latency_ms(), (round(rates[0], 1), round(rates[-1], 1)), kb_per_order,
+        finished, what.concurrency, round(median(empty.rates()), 1), round(median(full.rates()), 1),
+        round(median(shares), 3), empty.latency_ms(), full.latency_ms(), (round(rates[0], 1), round(rates[-1], 1)),
+        kb_per_order,
     )  # fmt: skip
+
+
+def sagas_per_second(load: Load) -> float:
+    """Of a load that has ended."""
+    assert load.ended_at is not None
+    return len(load.sagas_ended()) / (load.ended_at - load.begun_at)
 
 
 def _kb(directory: Path) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from scenarios import library
 from scenarios.bench import dawdling, raw
-from scenarios.bench.growth import FINISHED, TURNS, measure_growth
+from scenarios.bench.growth import FINISHED, measure_growth
 from scenarios.bench.measure import (
     MIN_WARM_UP,
     SEED,
@@ -34,6 +34,7 @@ from scenarios.view import percentiles_ms
 from scenarios.watching import Stores
 
 GOOD, FAILING = "happy", "mixed"  # both are served by the same nodes
+TURNS = 4  # of each of two that are compared
 DAWDLING = dawdling.__file__
 MAX_ORDERS = 20_000
 RECOVERING = 200  # sagas in flight when the coordinator is killed
