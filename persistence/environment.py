@@ -10,25 +10,25 @@ from typing import Self, TypeVar
 
 import lmdb
 
-from persistence.check import check_live
 from persistence.errors import ClosedError, DiskError, FencedError, MapFullError, StorageError, from_lmdb
 from persistence.lockfile import LockFile
 from persistence.opening import (
     EPOCH_KEY,
+    MAX_ADOPTIONS,
     META,
     SCHEMA_KEY,
     check_data_file,
     claim,
     doubled,
+    keeps_growing,
     known_schema,
     make_directory,
     missing_tables,
     number,
+    open_beside,
     open_lmdb,
 )
 from persistence.transaction import LenientTransaction, Table, Transaction
-
-_MAX_ADOPTIONS = 8
 
 T = TypeVar("T")
 
@@ -112,12 +112,9 @@ class Environment:
         one found. Raises CorruptError, NewerSchemaError, or StorageError if there is no database or this process
         has it open already.
         """
-        data = path / "data.mdb"
-        if not data.exists():
+        if not (path / "data.mdb").exists():
             raise StorageError(f"{path}: there is no database here")
-        header = check_live(data)
-        size = header.map_size_bytes if header else 1 << 30
-        database = open_lmdb(path, size, read_only=True)
+        database = open_beside(path)
         environment = cls(path, database, {}, 0, None, 0, sync=False)
         try:
             database.reader_check()  # of readers that were killed, such as an earlier one of this kind
@@ -221,14 +218,14 @@ class Environment:
 
     def _adopting(self, begin: Callable[[], T]) -> T:
         """Call `begin`; adopt the size of the map if another process has grown it, and call again."""
-        for _ in range(_MAX_ADOPTIONS):
+        for _ in range(MAX_ADOPTIONS):
             try:
                 return begin()
             except lmdb.MapResizedError:
                 self._adopt_map_size()
             except lmdb.Error as error:
                 raise from_lmdb(error, self.path) from error
-        raise StorageError(f"{self.path}: the map keeps growing under this reader; try again")
+        raise keeps_growing(self.path)
 
     def _adopt_map_size(self) -> None:
         with self._map_lock:

@@ -31,6 +31,10 @@ class MapFullError(StorageError):
     """The memory map is full. Definite: nothing was written. Grow it and run the transaction again."""
 
 
+class GrownError(StorageError):
+    """Another process has grown the memory map just now. Open it again."""
+
+
 class FullError(StorageError):
     """The memory map has reached its limit. Definite: nothing was written."""
 
@@ -65,6 +69,8 @@ def from_lmdb(error: lmdb.Error, path: Path) -> StorageError:
     """Say in our words what LMDB reports. Its code is its own if negative, else an errno of the system."""
     if isinstance(error, lmdb.MapFullError):
         return MapFullError(f"{path}: the memory map is full; grow it and run the transaction again")
+    if isinstance(error, lmdb.MapResizedError):
+        return GrownError(f"{path}: the map was grown by another process just now; try again")
     if isinstance(error, _CORRUPT):
         return corrupt(path, str(error))
     is_disk = isinstance(error, lmdb.DiskError)  # which has no code

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
 
-from persistence.check import check
-from persistence.errors import FullError, NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
+from persistence.check import check, check_live
+from persistence.errors import FullError, GrownError, NewerSchemaError, StorageError, corrupt, from_lmdb, from_os
 from persistence.layout import read_header
 from persistence.transaction import Table
 
@@ -15,6 +16,8 @@ SCHEMA_VERSION = 2  # 1: each journal entry was a row of its own; such rows are 
 META = "meta"
 SCHEMA_KEY = b"schema_version"  # decimal digits
 EPOCH_KEY = b"epoch"  # decimal digits
+
+MAX_ADOPTIONS = 8  # of a map that another process grows: it doubles each time
 
 _MAX_TABLES = 128
 
@@ -59,6 +62,19 @@ def open_lmdb(path: Path, map_size_bytes: int, *, read_only: bool = False, sync:
         )
     except lmdb.Error as error:
         raise from_lmdb(error, path) from error
+
+
+def open_beside(path: Path) -> lmdb.Environment:
+    """Open for reading what a live process may be writing, also if it grows the map just now."""
+    for _ in range(MAX_ADOPTIONS):
+        header = check_live(path / "data.mdb")
+        with suppress(GrownError):
+            return open_lmdb(path, header.map_size_bytes if header else 1 << 30, read_only=True)
+    raise keeps_growing(path)
+
+
+def keeps_growing(path: Path) -> StorageError:
+    return StorageError(f"{path}: the map keeps growing under this reader; try again")
 
 
 def claim(

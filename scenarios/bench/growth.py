@@ -63,7 +63,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """`share_of_empty` is the median of those of the turns, since what else the machine does slows both of a turn alike.
+    """`share_of_empty` is the median of the turns': what else the machine does slows both of a turn alike.
 
     `filling_sagas_per_second` are of the first and the last filling. KB is 1,024 bytes.
     """

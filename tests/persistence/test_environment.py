@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -230,6 +231,30 @@ def test_reader_beside_a_growing_writer(make: MakeEnvironment) -> None:
         reader.say("count a b late")
         assert reader.line() == "30 30 1"
         late.close()
+
+
+def test_a_reader_opens_while_the_map_grows(make: MakeEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that grows the map between a reader's look at the file and its first transaction: it opens again."""
+    writer = make()
+    writer.update(lambda tx: tx.put("a", b"k", b"1"))
+    opened, calls = lmdb.open, itertools.count(1)
+
+    def grown_once(*arguments: Any, **options: Any) -> lmdb.Environment:
+        if next(calls) == 1 or is_stubborn:
+            raise lmdb.MapResizedError("mdb_txn_begin", -30785)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(lmdb, "open", grown_once)
+    is_stubborn = False
+    path = writer.path
+    writer.close()
+    reader = Environment.open_read_only(path)
+    with reader.read() as tx:
+        assert tx.get("a", b"k") == b"1"
+    reader.close()
+    is_stubborn = True
+    with pytest.raises(StorageError, match="the map keeps growing under this reader; try again"):
+        Environment.open_read_only(path)
 
 
 def test_full_map_grows(make: MakeEnvironment) -> None:
