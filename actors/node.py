@@ -35,8 +35,8 @@ class Node:
     `name` is its subject token. `wall_offset_seconds` turns the loop's time into wall clock time since 1970.
     `on_fatal` hears what the node cannot live with; it is to end the node. `counters` counts what an operator wants
     to know (`duplicates_suppressed`, `retries`, ...). `gauges` are what its actors can be asked: a name and how to
-    read it now, on the loop. `lag` is for its sagas to tell, and for their supervisor to ask. `settle` is called
-    between the pages of sagas that come back: what there is by then stays, and nobody need search it for garbage.
+    read it now, on the loop. `lag` is for its sagas to tell, and for their supervisor to ask. `keep_from_gc` is
+    called between the pages of sagas that come back: what is there by then stays, and nobody need search it.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Node:
     on_fatal: Callable[[BaseException], None] | None = None
     tracer: Tracer | None = None
     lag: Lag = field(default_factory=Lag)
-    settle: Callable[[], None] | None = None
+    keep_from_gc: Callable[[], None] | None = None
 
     def now(self) -> float:
         """The wall clock, in seconds since 1970."""

@@ -45,8 +45,8 @@ class Pruner:
         before = id_floor(self._node.now() - self._keep_seconds)
         self._node.committer.submit(lambda tx: self._prune(tx, before, self._slice_size), self._pruned)
 
-    def _pruned(self, count: object, error: BaseException | None) -> None:
+    def _pruned(self, count: object, _: BaseException | None) -> None:
         if not self._stopped:
-            was_whole = error is None and count == self._slice_size
+            was_whole = count == self._slice_size  # no count if it failed
             self._delay_seconds = PAUSE_SECONDS if was_whole else min(2 * self._delay_seconds, self._interval_seconds)
             self.start()

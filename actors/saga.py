@@ -102,9 +102,8 @@ class SagaActor(EventActor):
 
     def on_receive(self, message: list[Mail] | Emit | BeginAgain) -> None:
         if isinstance(message, Emit):
-            state = self._record.state
-            for send, command in self._commands(waiting_for(state)):
-                self._send(send, command, None, state)
+            for send, command in self._commands(waiting_for(self._record.state)):
+                self._send(send, command, None)
         elif isinstance(message, BeginAgain):
             self._apply(Begin(), None)
         else:
@@ -141,8 +140,8 @@ class SagaActor(EventActor):
         unsaved, self._unsaved = self._unsaved, []
         node, record = self._node, self._record
         done = seal(record, [transition for transition, _, _ in unsaved])
-        about = None  # an item for each transition, for who looks at a boundary
-        if node.probe is not None:
+        about: object = record.saga_id
+        if node.probe is not None:  # an item for each transition, for who looks at a boundary
             about = [[command for _, command in outgoing] for _, outgoing, _ in unsaved]
         work = partial(save, saga_id=record.saga_id, change=done)
         node.committer.submit(work, partial(self._saved, unsaved), about)
@@ -264,7 +263,7 @@ class SagaActor(EventActor):
     def _publish(self, unsaved: _Unsaved) -> None:
         transition, outgoing, receipt = unsaved
         for send, command in outgoing:
-            self._send(send, command, receipt, transition.move.state)
+            self._send(send, command, receipt)
         for notice in transition.move.notices:
             self._on_notice(notice, receipt)
         if receipt is not None:
@@ -288,11 +287,8 @@ class SagaActor(EventActor):
         if node.tracer is not None:
             node.tracer.turned(record, notice)
 
-    def _send(self, send: Send, command: Command, receipt: Receipt | None, state: State) -> None:
-        """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout.
-
-        `state` is the one that asked for it; the saga may have gone on since.
-        """
+    def _send(self, send: Send, command: Command, receipt: Receipt | None) -> None:
+        """Publish a first attempt at once, a retry after its backoff; expect the answer within the timeout."""
         step = self._saga.steps[send.step]
         delay = 0.0
         if send.retry:
@@ -301,7 +297,7 @@ class SagaActor(EventActor):
             self._node.loop.call_later(delay, self._send_retry, send, command)
         else:
             self._publish_command(step.service, command, receipt)
-        if self._record.state is state or _is_current(self._record.state, send):
+        if _is_current(self._record.state, send):
             sent_at = self._node.loop.time() + delay
             overdue_at = sent_at + step.timeout_seconds
             self._node.lag.asked(step.service, step.timeout_seconds, sent_at)

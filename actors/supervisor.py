@@ -299,21 +299,18 @@ class SagaSupervisor(EventActor):
         """Bring back some unfinished sagas, then the next when broker and services can follow."""
         if self._rehydrated_up_to is None:
             return
-        if self._node.settle is not None:
-            self._node.settle()
         if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
             self._rehydrate_later(0.01)
             return
+        if self._node.keep_from_gc is not None:
+            self._node.keep_from_gc()
         now = self._node.loop.time()
         allowance = self._admission.allowance(REHYDRATION_GROWTH, now - self._rehydrated_at)
         self._rehydrated_at = now
-        limit = min(allowance + len(self._parked), self._limits.rehydration_page)  # those who sleep do not count
+        limit = min(allowance, self._limits.rehydration_page)
         with self._node.environment.read() as tx:
             page = snapshots.scan_active(tx, self._rehydrated_up_to, limit)
         for saga_id, snapshot in page:
-            if allowance == 0:
-                self._rehydrate_later(LOOK_SECONDS)
-                return
             self._rehydrated_up_to = saga_id
             if saga_id not in self._sagas and saga_id not in self._restarting:
                 # One that is asleep, or cannot be read, asks nothing of anybody.

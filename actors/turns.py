@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.dispatch import Loop, Timer
 
-TURNS_AT_A_TIME = 8
+TURNS_AT_A_TIME, MAX_TURNS_AT_A_TIME = 8, 128
 PARTS_OF_A_QUEUE = 16
 """Of a long queue, such as that of sagas that come back, a part at a time: each turn of the loop has its costs, and
 what they ask should leave in few messages."""
@@ -47,7 +47,8 @@ class Turns:
     def _run(self) -> None:
         try:
             queued = len(self._waiting)
-            for _ in range(min(max(TURNS_AT_A_TIME, queued // PARTS_OF_A_QUEUE), queued)):
+            part = min(max(TURNS_AT_A_TIME, queued // PARTS_OF_A_QUEUE), MAX_TURNS_AT_A_TIME)
+            for _ in range(min(part, queued)):
                 callback, args = self._waiting.popleft()
                 callback(*args)
         finally:

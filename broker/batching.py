@@ -105,7 +105,7 @@ class Batcher:
         """Publish an envelope with the others of this turn. The receipt is held until the broker has it.
 
         `traceparent` says in the words of W3C's Trace Context whose work this is; the message's header carries it.
-        Its values must have been checked where they came in: when a message was decoded, or by `encode_sendable`.
+        Its values must have been checked where they came in: when its envelope was read, or by `encode_sendable`.
         An envelope that cannot be sent at all is logged as an error and fails its receipt; nothing is raised,
         since the others of the burst are none the worse for it. It is encoded with the others, at the end of the
         turn: whoever sends it changes nothing of it any more.

@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 16
 
 _LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
 _ARRAYS: Final = (list, tuple)
+_CONTAINERS: Final = frozenset({list, tuple, dict})
 _SCALARS: Final = (str, int, float, bytes, type(None))
 
 
@@ -90,11 +91,13 @@ def pack_trusted(value: object, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
     The walk over every part costs more than the encoding, and a snapshot is encoded at every transition. Parts
     may stand no deeper in it than they stood in their message.
     """
+    global _packer
     try:
         encoded: bytes = _packer.pack(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise CodecError(f"cannot be encoded: {error}") from None
+    except Exception as error:  # whatever its author's code raises, in a class that is derived from dict or list
+        raise CodecError(f"cannot be encoded: {str(error) or type(error).__name__}") from None
     if len(encoded) > max_bytes:
+        _packer = _new_packer()  # it would keep its buffer
         raise CodecError(f"{len(encoded)} bytes are more than the {max_bytes} allowed")
     return encoded
 
@@ -102,7 +105,7 @@ def pack_trusted(value: object, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
 def unpack(stored: bytes) -> object:
     """Decode a stored value. Raises CodecError, and nothing else, whatever the bytes are.
 
-    Its depth was checked when it was packed, by us; a stranger's bytes go through `decode`.
+    Its depth was checked when it was packed, by us; a stranger's bytes are decoded as messages.
     """
     return _decode(stored, MAX_VALUE_BYTES)
 
@@ -168,11 +171,16 @@ def _check(value: object, depth: int) -> None:
     for item in items:
         if type(item) not in _LEAVES:
             _check(item, depth - 1)
+    if type(value) not in _CONTAINERS:
+        pack_trusted(value)  # its author's code may have a say in that
 
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-# One packer for all: packing holds the GIL, and `_check` has refused what would call back into Python.
-_packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
+def _new_packer() -> msgpack.Packer:
+    return msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+_packer = _new_packer()  # one for all: packing holds the GIL, unless it calls back into Python

@@ -37,15 +37,15 @@ MUTANTS = (
             "actors/saga.py",
             "        unsaved, self._unsaved = self._unsaved, []\n",
             "        unsaved, self._unsaved = self._unsaved, []\n"
-            "        for made, early, cause in unsaved:\n"
+            "        for _, early, cause in unsaved:\n"
             "            for send, command in early:\n"
-            "                self._send(send, command, cause, made.move.state)\n",
+            "                self._send(send, command, cause)\n",
         ),
         (
             "actors/saga.py",
             "        transition, outgoing, receipt = unsaved\n"
             "        for send, command in outgoing:\n"
-            "            self._send(send, command, receipt, transition.move.state)\n",
+            "            self._send(send, command, receipt)\n",
             "        transition, _, receipt = unsaved\n",
         ),
     ),
@@ -117,8 +117,8 @@ MUTANTS = (
         "a rehydrated saga asks again once, and does not notice when that is not answered",
         (
             "actors/saga.py",
-            "                self._send(send, command, None, state)\n        elif",
-            "                self._send(send, command, None, state)\n            self._stop_timer()\n        elif",
+            "                self._send(send, command, None)\n        elif",
+            "                self._send(send, command, None)\n            self._stop_timer()\n        elif",
         ),
     ),
     # --- commands and their ids -------------------------------------------------------------------------------------

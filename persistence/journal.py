@@ -42,10 +42,12 @@ def _entries(row: bytes) -> Iterator[bytes]:
     if row.startswith(_ENTRY_OF_SCHEMA_1):
         yield row
         return
-    while row:
-        end = 4 + (_NUMBER.unpack_from(row)[0] if len(row) >= 4 else len(row))
-        yield row[4:end] if end <= len(row) else row
-        row = row[end:]
+    at = 0
+    while at < len(row):
+        start = at + _NUMBER.size
+        end = start + _NUMBER.unpack_from(row, at)[0] if start <= len(row) else start
+        yield row[start:end] if end <= len(row) else row[at:]
+        at = end
 
 
 def forget(tx: Transaction, saga_id: str) -> int:

@@ -196,7 +196,7 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
         wall_offset_seconds=time.time() - loop.time(),
         probe=probe,
         on_fatal=finish,
-        settle=gc.freeze,
+        keep_from_gc=gc.freeze,
     )
     node.gauges.append(("broker_connected", lambda: int(jetstream.connected)))
     return node

@@ -1,7 +1,7 @@
 """Which services are behind, as the sagas notice."""
 
 from actors.lag import BEHIND_FROM, BEHIND_UNTIL, KNOWN_SECONDS, Lag
-from actors.state import Outcome
+from actors.state import Outcome, Verb
 from tests.actors.bench import Bench
 from tests.actors.trip import ID, TIMEOUT_SECONDS, TRIP, WHO, serve
 
@@ -96,6 +96,32 @@ def test_an_answer_to_what_was_given_up_is_no_quick_one(bench: Bench) -> None:
     bench.until(lambda: len(bench.peer.of("hotel")) == 2)
     bench.peer.reply(bench.peer.of("hotel")[0], Outcome.FAULTED, "late")
     bench.run_for(0.1)
+    assert is_long(bench)
+
+
+def test_an_answer_that_comes_twice_tells_nothing_more(bench: Bench) -> None:
+    """Nobody has waited for the second: it may be as late as it likes."""
+    bench.coordinator(TRIP)
+    serve(bench, "hotels", "flights", "bank")
+    bench.peer.start(ID, "trip", WHO)
+    bench.run_for((BEHIND_FROM + 0.1) * TIMEOUT_SECONDS)
+    lag_of(bench)._silent.clear()  # the last step is not answered
+    bench.peer.reply(bench.peer.of("hotel")[0])
+    bench.run_for(0.1)
+    assert not is_long(bench)
+
+
+def test_an_answer_to_what_is_being_undone_is_no_quick_one(bench: Bench) -> None:
+    """It was asked for long before the undo, whose first attempt has the same number as the action's."""
+    bench.coordinator(TRIP)
+    serve(bench, "hotels", "flights", "post")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: bool(bench.peer.of("pay", Verb.UNDO)))
+    for noticed in (lag_of(bench)._behind, lag_of(bench)._silent):
+        noticed.clear()
+    bench.peer.reply(bench.peer.of("pay")[0])
+    bench.run_for(0.1)
+    assert bench.peer.turns(ID)[-1] == "completed"
     assert is_long(bench)
 
 

@@ -206,6 +206,26 @@ def test_several_transitions_are_saved_as_one() -> None:
     assert {entry.phase for _, entry in entries} == {Phase.RUNNING.name.lower()}
 
 
+def test_a_saga_that_parks_again_in_the_same_turn_stays_listed() -> None:
+    """Resumed, and refused again before the resume was saved: it waits for a person, and for the latest reason."""
+    with scratch_directory() as directory:
+        environment = open_environment(directory, COORDINATOR_TABLES)
+        record = record_after(Begin(), *(did(step) for step in (HOTEL, FLIGHT, PAY)))
+        again = Answered(MAIL, Verb.DO, 1, 1, Outcome.REFUSED)
+        turns: list[list[tuple[Event, object]]]
+        turns = [[(did(MAIL, Outcome.REFUSED), "no")], [(Resume(), None), (again, "no again")]]
+        for told in turns:
+            transitions = [advance(record, TRIP, event, NOW, value) for event, value in told]
+            done = seal(record, [transition for transition in transitions if transition is not None])
+            environment.update(lambda tx, done=done: save(tx, ID, done))  # type: ignore[misc]
+            assert place(environment) == "active parked"
+        with environment.read() as tx:
+            note = snapshots.parked_note(tx, ID)
+        environment.close()
+    assert note is not None
+    assert "no again" in str(unpack(note))
+
+
 def test_what_is_no_journal_entry_is_refused() -> None:
     """Other bytes raise SnapshotError and nothing else."""
     for packed in (b"", b"\xc1", pack(None), pack([1, 2]), pack(7)):

@@ -258,7 +258,7 @@ def test_resumed_after_exhaustion_it_keeps_its_id(bench: Bench) -> None:
 def test_an_unknown_pivot_is_settled_by_its_service(bench: Bench) -> None:
     """An unanswered pivot is asked about: kept, and the saga goes forward; tombstoned, and it goes back."""
     kept, gone = saga_id("kept"), saga_id("gone")
-    bench.coordinator(TRIP)
+    coordinator = bench.coordinator(TRIP)
 
     def bank(command: Command) -> Answer:
         if command.verb is Verb.DO:
@@ -276,6 +276,7 @@ def test_an_unknown_pivot_is_settled_by_its_service(bench: Bench) -> None:
     assert [c.step for c in bench.peer.commands if c.saga_id == gone and c.verb is Verb.UNDO] == [
         "pay", "flight", "hotel",
     ]  # fmt: skip
+    assert bench.record(coordinator, kept).results["pay"] == "receipt"
 
 
 def test_the_journal_tells_the_story(bench: Bench) -> None:

@@ -272,9 +272,24 @@ def test_the_node_is_told_between_pages(bench: Bench) -> None:
     coordinator.start()
     told: list[int] = []
     assert coordinator.node is not None
-    coordinator.node.settle = lambda: told.append(coordinator.counters["rehydrated"])
+    coordinator.node.keep_from_gc = lambda: told.append(coordinator.counters["rehydrated"])
     bench.run_for(1.0)
     assert told == [0, 4, 8]
+
+
+def test_the_node_is_not_told_while_nobody_comes_back(bench: Bench) -> None:
+    """Nothing new stays then, and what is garbage is to be found."""
+    coordinator = bench.coordinator(TRIP, limits=Limits(unacknowledged_publishes=-1))
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: counts(coordinator).active == 1)
+    coordinator.crash()
+    coordinator.start()
+    told: list[int] = []
+    assert coordinator.node is not None
+    coordinator.node.keep_from_gc = lambda: told.append(1)
+    bench.run_for(1.0)
+    assert coordinator.counters["rehydrated"] == 0
+    assert told == []
 
 
 def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import threading
 from contextlib import suppress
 
-from actors.turns import PARTS_OF_A_QUEUE, TURNS_AT_A_TIME, Turns
+import pytest
+
+from actors.turns import MAX_TURNS_AT_A_TIME, PARTS_OF_A_QUEUE, TURNS_AT_A_TIME, Turns
 from scenarios.simulation.loop import SimulatedLoop
 
 
@@ -22,21 +24,23 @@ def test_others_come_in_between_and_the_order_is_kept() -> None:
     assert ran.index("other") == TURNS_AT_A_TIME
 
 
-def test_of_a_long_queue_more_are_run_at_a_time() -> None:
-    """A part of it, so that others still come in between, and ever fewer as it becomes shorter."""
+@pytest.mark.parametrize("factor", [4 * TURNS_AT_A_TIME, 4 * MAX_TURNS_AT_A_TIME])
+def test_of_a_long_queue_more_are_run_at_a_time(factor: int) -> None:
+    """A part of it, up to a bound, so that others still come in between; and ever fewer as it becomes shorter."""
     loop = SimulatedLoop(1, fifo=True)
     life = loop.for_node("a")
     turns = Turns(life)
     ran: list[object] = []
-    number = 4 * TURNS_AT_A_TIME * PARTS_OF_A_QUEUE
+    number = factor * PARTS_OF_A_QUEUE
     for _ in range(number):
         turns.call_soon(ran.append, "turn")
     life.call_soon(ran.append, "other")
     life.call_soon(life.call_soon, ran.append, "later")
     loop.run_for(0.0)
     assert ran.count("turn") == number
-    assert ran.index("other") == number // PARTS_OF_A_QUEUE
-    assert ran.index("later") < 3 * number // PARTS_OF_A_QUEUE
+    at_a_time = min(factor, MAX_TURNS_AT_A_TIME)
+    assert ran.index("other") == at_a_time
+    assert ran.index("later") < 3 * at_a_time
 
 
 def test_what_is_asked_for_meanwhile_goes_to_the_end() -> None:

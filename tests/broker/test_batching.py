@@ -1,6 +1,7 @@
 """Batches, receipts and dead letters: few messages, nothing lost, and an ack only after what it caused is stored."""
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,16 @@ def test_many_small_envelopes_are_split_too() -> None:
     assert MAX_BATCH_ENVELOPES <= codec.MAX_ITEMS
 
 
-@pytest.mark.parametrize("bad", [bytes(MAX_BATCH_BYTES), {1, 2}], ids=["too long", "no such type"])
+class Absent(dict[str, int]):
+    """A map whose author reads it from elsewhere when it is asked for."""
+
+    def items(self) -> Any:
+        raise LookupError("not there yet")
+
+
+@pytest.mark.parametrize(
+    "bad", [bytes(MAX_BATCH_BYTES), {1, 2}, Absent(a=1)], ids=["too long", "no such type", "raises"]
+)
 def test_an_envelope_that_cannot_be_sent_fails_alone(bad: object, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged as an error and its delivery is not acknowledged; the others of the burst are sent as if it had
     not been among them, and acknowledge theirs."""

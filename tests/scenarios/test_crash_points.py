@@ -187,9 +187,9 @@ def test_a_coordinator_that_publishes_before_it_commits_is_caught(monkeypatch: p
     saved_later = SagaActor.on_turn_end
 
     def turn_end(self: SagaActor) -> None:
-        for transition, outgoing, receipt in self._unsaved:
+        for _, outgoing, receipt in self._unsaved:
             for send, command in outgoing:
-                self._send(send, command, receipt, transition.move.state)
+                self._send(send, command, receipt)
         saved_later(self)
 
     monkeypatch.setattr(SagaActor, "on_turn_end", turn_end)
