@@ -3,4 +3,4 @@
 LOAD = "load"
 GROWTH = "growth"
 USUAL = (LOAD, "sequential", "failing", "alone", "recovery", "memory")
-NAMES = (*USUAL, GROWTH)  # growth takes some fifteen minutes and 8 GB of disk: only if it is asked for
+NAMES = (*USUAL, GROWTH)  # growth takes some ten minutes and 4 GB of disk: only if it is asked for
