@@ -2,7 +2,9 @@
 
 import random
 import tracemalloc
+from collections import OrderedDict
 from enum import Enum, StrEnum
+from typing import Any
 
 import msgpack
 import pytest
@@ -192,3 +194,18 @@ def test_lying_lengths_reserve_little(header: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak_bytes < 100 * 1024 * 1024
+
+
+class Absent(dict[str, int]):
+    """A map whose author reads it from elsewhere when it is asked for."""
+
+    def items(self) -> Any:
+        raise LookupError("not there yet")
+
+
+def test_a_value_that_raises_when_it_is_encoded_is_refused_when_it_comes_in() -> None:
+    """Alone or within others; a map of another class that can be encoded is as good as any."""
+    for value in (Absent(a=1), {"rows": [Absent(a=1)]}):
+        with pytest.raises(CodecError, match="cannot be encoded: not there yet"):
+            codec.check_value(value)
+    codec.check_value({"rows": [OrderedDict(a=1)]})
