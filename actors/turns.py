@@ -39,7 +39,7 @@ class Turns:
             self._loop.call_soon(self._run)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: Any) -> None:
-        self._loop.call_soon_threadsafe(self.call_soon, callback, *args)  # type: ignore[attr-defined]  # asyncio's has it
+        self._loop.call_soon_threadsafe(self.call_soon, callback, *args)  # type: ignore[attr-defined]  # only asyncio's is called from other threads
 
     def call_later(self, delay: float, callback: Callable[..., object], /, *args: Any) -> Timer:
         return self._loop.call_later(delay, callback, *args)

@@ -14,7 +14,7 @@ from broker.port import BrokerError
 logger = logging.getLogger("sagasim.broker")
 
 RETRY_SECONDS: Final = 0.2
-_PING_SECONDS: Final = 5.0
+_PING_SECONDS: Final = 5
 """A server that neither answers nor closes the connection is given up after twice this time."""
 
 Prepare = Callable[[Client], Awaitable[None]]
@@ -115,7 +115,7 @@ class Link:
 
     async def _answers(self, client: Client) -> bool:
         try:
-            await client.rtt(timeout=_PING_SECONDS)  # type: ignore[arg-type]  # a float serves
+            await client.rtt(timeout=_PING_SECONDS)
         except (nats_errors.Error, OSError):
             return self._lost.is_set()  # it has ended meanwhile, which says more
         return True

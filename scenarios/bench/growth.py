@@ -5,11 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from scenarios.bench.measure import SEED, WARM_UP_SEED, Trial, UnbalancedError, check, load_of, send
+from scenarios.bench.measure import (
+    SEED,
+    WARM_UP_SEED,
+    Trial,
+    UnbalancedError,
+    check,
+    latency_ms_of,
+    load_of,
+    rate_of,
+    send,
+)
 from scenarios.bench.stage import ROLES, Stage
 from scenarios.load import Load
 from scenarios.simulation.progress import Progress
-from scenarios.view import percentiles_ms
 from scenarios.watching import Stores
 
 FINISHED = 1_000_000
@@ -30,11 +39,7 @@ class Store:
 
     def rates(self) -> list[float]:
         """Sagas a second, for each turn."""
-        return [sagas_per_second(load) for load in self.turns]
-
-    def latency_ms(self) -> dict[str, float]:
-        ended = [journey for load in self.turns for journey in load.sagas_ended()]
-        return percentiles_ms([j.ended_at - j.sent_at for j in ended if j.ended_at is not None])
+        return [rate_of([load]) for load in self.turns]
 
     async def fill(self, what: Trial, finished: int, seed: int, progress: Progress | None = None) -> list[float]:
         """Let orders come to their end; how many a second, for each filling. Raises UnbalancedError."""
@@ -46,7 +51,7 @@ class Store:
             if wrong := load.wrong_ends():
                 raise UnbalancedError(*wrong)
             self.sent += load.sent
-            rates.append(sagas_per_second(load))
+            rates.append(rate_of([load]))
         return rates
 
     async def take_turn(self, what: Trial, seed: int, progress: Progress) -> None:
@@ -100,15 +105,9 @@ async def measure_growth(stages: Sequence[Stage], what: Trial, finished: int, pr
     shares = [of_full / of_empty for of_empty, of_full in zip(empty.rates(), full.rates(), strict=True)]
     return Growth(
         finished, what.concurrency, round(median(empty.rates()), 1), round(median(full.rates()), 1),
-        round(median(shares), 3), empty.latency_ms(), full.latency_ms(), (round(rates[0], 1), round(rates[-1], 1)),
-        kb_per_order,
+        round(median(shares), 3), latency_ms_of(empty.turns), latency_ms_of(full.turns),
+        (round(rates[0], 1), round(rates[-1], 1)), kb_per_order,
     )  # fmt: skip
-
-
-def sagas_per_second(load: Load) -> float:
-    """Of a load that has ended."""
-    assert load.ended_at is not None
-    return len(load.sagas_ended()) / (load.ended_at - load.begun_at)
 
 
 def _kb(directory: Path) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from scenarios.bench.processes import cpu_of, peak_mb
@@ -78,14 +78,13 @@ async def measure(stage: Stage, trial: Trial, progress: Progress) -> Figures:
     finally:
         stores.close()
     ended = load.sagas_ended()
-    assert load.ended_at is not None
     commits = sum(read_stats(stage.directory, role).get("commits", 0) for role in ROLES)
     sagas = len(ended) + len(warm_up.sagas_ended())
     return Figures(
         trial.orders,
         trial.concurrency,
-        sagas_per_second=round(len(ended) / (load.ended_at - load.begun_at), 1),
-        latency_ms=percentiles_ms([j.ended_at - j.sent_at for j in ended if j.ended_at is not None]),
+        sagas_per_second=round(rate_of([load]), 1),
+        latency_ms=latency_ms_of([load]),
         latency_to_pivot_ms=percentiles_ms([j.pivot_at - j.sent_at for j in ended if j.pivot_at is not None]),
         cpu_ms_per_saga={name: round(1000 * (after[name] - before[name]) / len(ended), 3) for name in after},
         commits_per_saga=round(commits / sagas, 4),
@@ -93,6 +92,18 @@ async def measure(stage: Stage, trial: Trial, progress: Progress) -> Figures:
         peak_rss_mb=round(sum(peaks.values()), 1),
         peak_rss_mb_of=peaks,
     )
+
+
+def rate_of(loads: Sequence[Load]) -> float:
+    """Sagas a second, of loads that have ended."""
+    seconds = sum(load.ended_at - load.begun_at for load in loads if load.ended_at is not None)
+    return sum(len(load.sagas_ended()) for load in loads) / seconds
+
+
+def latency_ms_of(loads: Sequence[Load]) -> dict[str, float]:
+    """To the end, of the sagas of all of them: percentiles."""
+    ended = [journey for load in loads for journey in load.sagas_ended()]
+    return percentiles_ms([journey.ended_at - journey.sent_at for journey in ended if journey.ended_at is not None])
 
 
 def _unknown(_: str) -> str:

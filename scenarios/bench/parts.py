@@ -18,8 +18,10 @@ from scenarios.bench.measure import (
     Trial,
     UnbalancedError,
     check,
+    latency_ms_of,
     load_of,
     measure,
+    rate_of,
     send,
 )
 from scenarios.bench.processes import own_mb
@@ -30,7 +32,6 @@ from scenarios.bench_words import LOAD
 from scenarios.load import Load
 from scenarios.scenario import COORDINATOR
 from scenarios.simulation.progress import Progress
-from scenarios.view import percentiles_ms
 from scenarios.watching import Stores
 
 GOOD, FAILING = "happy", "mixed"  # both are served by the same nodes
@@ -122,7 +123,7 @@ async def sequential(bench: Bench) -> Report:
     concurrency = min(bench.concurrencies)
     name = library.find(GOOD).sequential_saga
     loads = await compared(bench, trial(bench, "order", concurrency), trial(bench, name, concurrency, saga=name))
-    parallel, one_by_one = (percentiles_ms(_latencies(sent)) for sent in loads)
+    parallel, one_by_one = (latency_ms_of(sent) for sent in loads)
     return {
         "concurrency": concurrency,
         "order_latency_ms": parallel,
@@ -139,23 +140,13 @@ async def failing(bench: Bench) -> Report:
         trial(bench, "nothing fails", concurrency),
         trial(bench, "30 % fail", concurrency, scenario=FAILING),
     )
-    good, bad = (_sagas_per_second(sent) for sent in loads)
+    good, bad = (rate_of(sent) for sent in loads)
     return {
         "concurrency": concurrency,
         "good_sagas_per_second": round(good, 1),
         "failing_sagas_per_second": round(bad, 1),
         "share_of_good": round(bad / good, 3),
     }
-
-
-def _latencies(loads: list[Load]) -> list[float]:
-    ended = [journey for load in loads for journey in load.sagas_ended()]
-    return [journey.ended_at - journey.sent_at for journey in ended if journey.ended_at is not None]
-
-
-def _sagas_per_second(loads: list[Load]) -> float:
-    seconds = sum(load.ended_at - load.begun_at for load in loads if load.ended_at is not None)
-    return sum(len(load.sagas_ended()) for load in loads) / seconds
 
 
 # --- alone: the latency beside the commits and hops that it cannot do without -----------------------------------

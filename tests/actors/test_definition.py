@@ -67,9 +67,9 @@ def test_definitions_are_immutable_and_hashable() -> None:
     """A definition cannot be changed once it is validated, and equal ones are one key."""
     saga = order()
     with pytest.raises(AttributeError):
-        saga.name = "other"  # type: ignore[misc]
+        saga.name = "other"  # type: ignore[misc]  # mypy forbids it too
     with pytest.raises(AttributeError):
-        saga.steps[0].after = ("ship",)  # type: ignore[misc]
+        saga.steps[0].after = ("ship",)  # type: ignore[misc]  # mypy forbids it too
     assert len({saga, order()}) == 1
 
 
@@ -139,7 +139,7 @@ MISTAKES: list[tuple[str, tuple[Step, ...], str]] = [
     ("a negative timeout", (compensatable("a", timeout_seconds=-1.5),), "step 'a': the timeout must be positive"),
     (
         "a string for a tuple",
-        (compensatable("a"), Step("b", "service", "act", "undo", after="a")),  # type: ignore[arg-type]
+        (compensatable("a"), Step("b", "service", "act", "undo", after="a")),  # type: ignore[arg-type]  # as a user without mypy may
         "step 'b': 'after' is a tuple of step names, not a str",
     ),
 ]

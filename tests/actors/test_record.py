@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import pytest
@@ -171,7 +172,7 @@ def test_saving_moves_a_saga_through_the_tables() -> None:
         for event in (Begin(), did(HOTEL), Hold(), Resume(), did(FLIGHT), did(PAY), did(MAIL)):
             done = change(record, TRIP, event, NOW, "why")
             assert done is not None
-            environment.update(lambda tx, done=done: save(tx, ID, done))  # type: ignore[misc]
+            environment.update(partial(save, saga_id=ID, change=done))
             places.append(place(environment))
         environment.close()
     assert places == ["active", "active", "active parked", "active", "active", "active", "finished"]
@@ -217,7 +218,7 @@ def test_a_saga_that_parks_again_in_the_same_turn_stays_listed() -> None:
         for told in turns:
             transitions = [advance(record, TRIP, event, NOW, value) for event, value in told]
             done = seal(record, [transition for transition in transitions if transition is not None])
-            environment.update(lambda tx, done=done: save(tx, ID, done))  # type: ignore[misc]
+            environment.update(partial(save, saga_id=ID, change=done))
             assert place(environment) == "active parked"
         with environment.read() as tx:
             note = snapshots.parked_note(tx, ID)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -72,7 +73,7 @@ def zombie(path: Path) -> None:
     say(f"epoch {environment.epoch}")
     for number, _ in enumerate(sys.stdin, 1):
         try:
-            environment.update(lambda tx, number=number: tx.put("a", b"%d" % number, b""))  # type: ignore[misc]
+            environment.update(partial(Transaction.put, table="a", key=b"%d" % number, value=b""))
             say("saved")
         except StorageError as error:
             say(f"{type(error).__name__}: {error}")
@@ -114,8 +115,8 @@ def committer(path: Path) -> None:
             await room.acquire()
             for table in "ab":
                 committer.submit(
-                    lambda tx, table=table, number=number: put_number(tx, table, number),  # type: ignore[misc]
-                    lambda result, error, number=number, last=table == "b": done(result, error, number, last),  # type: ignore[misc]
+                    partial(put_number, table=table, number=number),
+                    partial(done, number=number, last=table == "b"),
                 )
             number += 1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 from persistence.group_commit import CommitThread, GroupCommit
 from persistence.transaction import Transaction
@@ -35,7 +36,7 @@ def test_commits_beside_the_loop(make: MakeEnvironment) -> None:
                 all_done.set()
 
         for number in range(total):
-            committer.submit(lambda tx, number=number: work(tx, number), done)  # type: ignore[misc]
+            committer.submit(partial(work, number=number), done)
             if number % 20 == 0:
                 await asyncio.sleep(0)  # a turn of the loop, not a wait
         async with asyncio.timeout(60):
@@ -80,7 +81,7 @@ def test_close_finishes_what_was_given() -> None:
     async def run() -> None:
         thread = CommitThread(asyncio.get_running_loop())
         for number in range(10):
-            thread(lambda number=number: ran.append(number), lambda _: None)  # type: ignore[misc]
+            thread(partial(ran.append, number), lambda _: None)
         thread.close()
         thread.close()
         assert ran == list(range(10))

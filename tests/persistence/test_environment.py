@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ def fill(environment: Environment) -> int:
     """Put records until the map is full; how many went in."""
     for number in itertools.count():
         try:
-            environment.update(lambda tx, number=number: tx.put("a", b"%08d" % number, b"v" * 2000))  # type: ignore[misc]
+            environment.update(partial(Transaction.put, table="a", key=b"%08d" % number, value=b"v" * 2000))
         except FullError:
             return number
     raise AssertionError
@@ -364,7 +365,7 @@ def test_reads_beside_growth(make: MakeEnvironment) -> None:
     def write_and_grow() -> None:
         for number in range(14):
             environment.grow()
-            environment.update(lambda tx, number=number: tx.put("a", b"%d" % number, b"v" * 5000))  # type: ignore[misc]
+            environment.update(partial(Transaction.put, table="a", key=b"%d" % number, value=b"v" * 5000))
         over.set()
 
     thread = threading.Thread(target=write_and_grow)
