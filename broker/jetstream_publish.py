@@ -20,6 +20,8 @@ logger = logging.getLogger("sagasim.broker")
 
 MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
 """How much may wait for the broker, beyond which a publish fails at once: a broker that is away."""
+CONTROL_DELAY_SECONDS: Final = 0.01
+"""How long an answer to a delivery may wait for a publication to go with: alone it wakes the server for itself."""
 _CONTENT_TYPE: Final = "application/msgpack"
 
 
@@ -74,10 +76,11 @@ class Publisher:
             self._expiry = self._loop.call_at(deadline, self._expire)
 
     def control(self, subject: str, payload: bytes) -> None:
-        """Send without an answer, before what is waiting to be published; lost with the connection."""
+        """Send without an answer, behind the next publications or soon; lost with the connection."""
         if self._link.client is not None:
+            if not self._controls:
+                self._loop.call_later(CONTROL_DELAY_SECONDS, self._wake.set)
             self._controls.append((subject, payload))
-            self._wake.set()
 
     async def close(self) -> None:
         """Send what is left of the acknowledgements, then fail what still waits."""
@@ -123,8 +126,8 @@ class Publisher:
         self._queue = deque(self._waiting)
         while self._link.client is client:
             self._wake.clear()
-            await self._send_controls(client)
             await self._send_publications(client, inbox)
+            await self._send_controls(client)
             if self._link.client is client:
                 await self._wake.wait()
 

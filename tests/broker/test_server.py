@@ -149,6 +149,26 @@ def test_a_start_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: py
     run(main())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's environment in /proc")
+def test_it_leaves_cores_to_those_it_serves(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the cores and a rarer collector by default; what a user has set for Go's runtime counts."""
+
+    async def told() -> dict[str, str]:
+        server = EmbeddedServer(tmp_path, binary=binary)
+        await server.start()
+        words = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+        await server.stop()
+        return dict(word.split("=", 1) for word in words if word)
+
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
+    monkeypatch.setenv("GOGC", "50")
+    environment = run(told())
+    assert environment["GOMAXPROCS"] == str(max(1, (os.cpu_count() or 1) // 2))
+    assert environment["GOGC"] == "50"
+    monkeypatch.delenv("GOGC")
+    assert run(told())["GOGC"] == "400"
+
+
 def test_a_missing_server_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without any nats-server, the error names the package to install."""
     monkeypatch.setattr(server_module.sys, "executable", str(tmp_path / "python"))  # type: ignore[attr-defined]
