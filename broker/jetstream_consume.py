@@ -19,6 +19,9 @@ logger = logging.getLogger("sagasim.broker")
 _BATCH: Final = 256
 _EXPIRES_SECONDS: Final = 30.0
 _HEARTBEAT_SECONDS: Final = 2.0
+_ANSWER_DELAY_SECONDS: Final = 0.02
+"""Answers to deliveries wait so long for others to go with. Nobody waits for them; but each sent at once wakes the
+server, which deals with it beside the publications that somebody does wait for."""
 _RETRY_SECONDS: Final = 0.5
 _CONFLICT_RETRY_SECONDS: Final = 5.0
 # nats-server 2.9 gives a consumer two times of creation: the one it made up first and the one it stored.
@@ -99,7 +102,8 @@ class Pull:
         self._closed = False
         self._created = 0.0
         self._incarnation = 0
-        self._held_answers: list[tuple[str, bytes]] | None = []
+        self._answers: list[tuple[str, bytes]] = []
+        self._attached = False
         self._wake = asyncio.Event()
         link.on_lost.append(self._on_lost)
         self._task = asyncio.create_task(self._run())
@@ -112,7 +116,9 @@ class Pull:
         self._wake.set()
 
     def close(self) -> None:
+        """May be called again, to send what has been answered since."""
         self._closed = True
+        self._send_answers()
         self._task.cancel()
         if self._on_lost in self._link.on_lost:
             self._link.on_lost.remove(self._on_lost)
@@ -122,17 +128,22 @@ class Pull:
         await end(self._task)
 
     def answer(self, reply: str, payload: bytes, incarnation: int) -> None:
-        """Send an answer to a delivery, later if it is not known yet whether its consumer still lives."""
+        """Send an answer to a delivery soon."""
         if incarnation != self._incarnation:
             return
-        if self._held_answers is None:
-            self._publisher.control(reply, payload)
-        else:
-            self._held_answers.append((reply, payload))
+        if not self._answers:
+            self._loop.call_later(_ANSWER_DELAY_SECONDS, self._send_answers)
+        self._answers.append((reply, payload))
+
+    def _send_answers(self) -> None:
+        """Or keep them, if it is not known yet whether their consumer still lives."""
+        if self._attached:
+            answers, self._answers = self._answers, []
+            for reply, payload in answers:
+                self._publisher.control(reply, payload)
 
     def _on_lost(self) -> None:
-        if self._held_answers is None:
-            self._held_answers = []
+        self._attached = False
         self._wake.set()
 
     async def _run(self) -> None:
@@ -172,11 +183,11 @@ class Pull:
     async def _attach(self, client: Client) -> None:
         succeeds = self._consumer.takes_over and not self._incarnation
         created = await api.ensure_consumer(client, self._consumer, succeeds=succeeds)
-        held, self._held_answers = self._held_answers or [], None
+        self._attached = True
         if abs(created - self._created) < _SAME_LIFE_SECONDS:
-            for reply, payload in held:
-                self._publisher.control(reply, payload)
+            self._send_answers()
             return
+        self._answers.clear()
         self._created = created
         self._incarnation += 1
 

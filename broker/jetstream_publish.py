@@ -20,9 +20,6 @@ logger = logging.getLogger("sagasim.broker")
 
 MAX_WAITING_BYTES: Final = 256 * 1024 * 1024
 """How much may wait for the broker, beyond which a publish fails at once: a broker that is away."""
-CONTROL_DELAY_SECONDS: Final = 0.02
-"""Answers to deliveries wait so long for others to go with. Nobody waits for them; but each sent at once wakes the
-server, which deals with it beside the publications that somebody does wait for."""
 _CONTENT_TYPE: Final = "application/msgpack"
 
 
@@ -53,7 +50,6 @@ class Publisher:
         self._queue: deque[int] = deque()
         self._in_flight: set[int] = set()
         self._controls: deque[tuple[str, bytes]] = deque()
-        self._controls_are_due = False
         self._last_token = 0
         self._wake = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
@@ -78,15 +74,10 @@ class Publisher:
             self._expiry = self._loop.call_at(deadline, self._expire)
 
     def control(self, subject: str, payload: bytes) -> None:
-        """Send without an answer, soon; lost with the connection."""
+        """Send without an answer, behind what is waiting to be published; lost with the connection."""
         if self._link.client is not None:
-            if not self._controls:
-                self._loop.call_later(CONTROL_DELAY_SECONDS, self._let_controls_go)
             self._controls.append((subject, payload))
-
-    def _let_controls_go(self) -> None:
-        self._controls_are_due = True
-        self._wake.set()
+            self._wake.set()
 
     async def close(self) -> None:
         """Send what is left of the acknowledgements, then fail what still waits."""
@@ -133,9 +124,7 @@ class Publisher:
         while self._link.client is client:
             self._wake.clear()
             await self._send_publications(client, inbox)
-            if self._controls_are_due:
-                self._controls_are_due = False
-                await self._send_controls(client)
+            await self._send_controls(client)
             if self._link.client is client:
                 await self._wake.wait()
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -284,57 +283,6 @@ def test_publishing_without_a_server_times_out(
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_wiped_store_is_made_anew(binary: Path, tmp_path: Path) -> None:
-    """When the server comes back with an empty store, streams and consumers are made again and work goes on.
-
-    An ack for a delivery of before the loss does not acknowledge a message of after it.
-    """
-
-    async def main() -> None:
-        async with running(tmp_path, binary) as server, connected(server) as jetstream:
-            bell = Bell()
-            ear = Ear(bell, acks=False)
-            jetstream.consume(Consumer("stock", STOCK, ack_wait_seconds=0.5), ear)
-            await publish(jetstream, bell, 1, "old")
-            await ear.hears(1)
-            server.kill()
-            await server.wait()
-            shutil.rmtree(tmp_path / "broker" / "jetstream")
-            await server.start()
-            await publish(jetstream, bell, 1, "new")
-            await bell.until(lambda: b"new 0" in ear.payloads)
-            ear.ack(ear.deliveries[0])
-            await bell.until(lambda: ear.deliveries[-1].deliveries > 1)
-            assert ear.payloads[-1] == b"new 0"
-
-    run(main())
-
-
-def test_an_ack_given_while_the_server_was_away_counts(binary: Path, tmp_path: Path) -> None:
-    """An ack during an outage is sent after it: the message leaves its queue without being delivered again."""
-
-    async def main() -> None:
-        async with running(tmp_path, binary) as server, connected(server) as jetstream:
-            bell = Bell()
-            ear = Ear(bell, acks=False)
-            jetstream.consume(Consumer("stock", STOCK), ear)
-            await publish(jetstream, bell, 1)
-            await ear.hears(1)
-            await server.stop()  # a kill might take what the server knew of its deliveries with it
-            while jetstream.connected:  # an ack sent into a connection that is ending is lost
-                await asyncio.sleep(0)
-            ear.ack(ear.deliveries[0])
-            await server.start()
-            await publish(jetstream, bell, 1, "after")
-            await ear.hears(2)
-            ear.ack(ear.deliveries[1])
-            while await jetstream.stream_messages("SAGA_COMMAND"):
-                pass
-            assert len(ear.deliveries) == 2
-
-    run(main())
-
-
 @pytest.mark.parametrize("operation", ["CONSUMER.DELETE.SAGA_COMMAND.stock", "STREAM.DELETE.SAGA_COMMAND"])
 def test_what_an_operator_deletes_is_made_again(binary: Path, tmp_path: Path, operation: str) -> None:
     """A consumer or stream that is deleted while the connection stays up comes back, and delivery goes on."""
@@ -399,24 +347,5 @@ def test_closing_fails_what_still_waits(binary: Path, tmp_path: Path) -> None:
             await late.known()
             assert "closed" in str(late.error)
             assert len(asyncio.all_tasks()) == 2, "tasks beside this one and the one that bounds it"
-
-    run(main())
-
-
-def test_close_sends_the_last_acks(binary: Path, tmp_path: Path) -> None:
-    """An ack given right before close is sent: nothing comes again in the next run."""
-
-    async def main() -> None:
-        async with running(tmp_path, binary) as server:
-            bell = Bell()
-            async with connected(server) as jetstream:
-                ear = Ear(bell, acks=False)
-                jetstream.consume(Consumer("stock", STOCK), ear)
-                await publish(jetstream, bell, 5)
-                await ear.hears(5)
-                for delivery in ear.deliveries:
-                    ear.ack(delivery)
-            async with connected(server) as jetstream:
-                assert await jetstream.stream_messages("SAGA_COMMAND") == 0
 
     run(main())
