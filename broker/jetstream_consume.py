@@ -116,24 +116,23 @@ class Pull:
         self._wake.set()
 
     def close(self) -> None:
-        """May be called again, to send what has been answered since."""
         self._closed = True
         self._send_answers()
         self._task.cancel()
-        if self._on_lost in self._link.on_lost:
-            self._link.on_lost.remove(self._on_lost)
 
     async def closed(self) -> None:
         """Return once nothing of it is left running; only after `close`."""
         await end(self._task)
 
     def answer(self, reply: str, payload: bytes, incarnation: int) -> None:
-        """Send an answer to a delivery soon."""
+        """Send an answer to a delivery soon; at once if this is closed, since the connection may be next."""
         if incarnation != self._incarnation:
             return
-        if not self._answers:
-            self._loop.call_later(_ANSWER_DELAY_SECONDS, self._send_answers)
         self._answers.append((reply, payload))
+        if self._closed:
+            self._send_answers()
+        elif len(self._answers) == 1:
+            self._loop.call_later(_ANSWER_DELAY_SECONDS, self._send_answers)
 
     def _send_answers(self) -> None:
         """Or keep them, if it is not known yet whether their consumer still lives."""
@@ -183,7 +182,7 @@ class Pull:
     async def _attach(self, client: Client) -> None:
         succeeds = self._consumer.takes_over and not self._incarnation
         created = await api.ensure_consumer(client, self._consumer, succeeds=succeeds)
-        self._attached = True
+        self._attached = self._link.client is client
         if abs(created - self._created) < _SAME_LIFE_SECONDS:
             self._send_answers()
             return

@@ -23,6 +23,7 @@ _STOP_TIMEOUT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.05  # how often a server that runs is asked whether it still does
 _MAX_STORE: Final = "1TB"
+_MAX_CORES: Final = 4  # enough for it beside two nodes; a container may be allowed less than its host has
 """Else it is three quarters of what is free when the server starts, and on a small or full disk it has no streams."""
 # Below the range from which Linux takes ports for outgoing connections: otherwise a client that dials a dead
 # server again and again may be given that very port, connect to itself, and keep the server from coming back.
@@ -282,9 +283,10 @@ class EmbeddedServer:
 def _environment() -> dict[str, str]:
     """Go's runtime told that the server is not alone: half of the cores, and garbage collected more rarely.
 
-    What the environment says already is left as it is.
+    It takes some ten megabytes more for that. What the environment says already is left as it is.
     """
-    return {"GOMAXPROCS": str(max(1, (os.cpu_count() or 1) // 2)), "GOGC": "400", **os.environ}
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return {"GOMAXPROCS": str(min(max(1, cores // 2), _MAX_CORES)), "GOGC": "400", **os.environ}
 
 
 def _arguments(pid: int) -> list[str]:

@@ -1,5 +1,6 @@
 """A nats-server, a connection to it, and what tests do with the two."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from nats.aio.msg import Msg
 from broker import subjects
 from broker.jetstream import JetStream
 from broker.server import EmbeddedServer
-from tests.broker.labs import Bell, Outcome
+from tests.broker.labs import PATIENCE_SECONDS, Bell, Outcome
 
 STOCK = subjects.command("stock")
 
@@ -55,6 +56,14 @@ async def publish(jetstream: JetStream, bell: Bell, count: int, prefix: str = "m
     await bell.until(lambda: all(outcome.calls for outcome in outcomes.values()))
     assert all(outcome.stored for outcome in outcomes.values())
     return list(outcomes)
+
+
+async def until_left(jetstream: JetStream, count: int) -> None:
+    """Wait until so many messages are left of the queue of commands; not for ever, and without being cancelled."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE_SECONDS / 2
+    while (left := await jetstream.stream_messages("SAGA_COMMAND")) != count:
+        assert loop.time() < end, f"{left} messages are left, not {count}"
 
 
 def start_publishing(jetstream: JetStream, bell: Bell, count: int, prefix: str) -> dict[bytes, Outcome]:

@@ -163,7 +163,7 @@ def test_it_leaves_cores_to_those_it_serves(binary: Path, tmp_path: Path, monkey
     monkeypatch.delenv("GOMAXPROCS", raising=False)
     monkeypatch.setenv("GOGC", "50")
     environment = run(told())
-    assert environment["GOMAXPROCS"] == str(max(1, (os.cpu_count() or 1) // 2))
+    assert environment["GOMAXPROCS"] == str(min(max(1, len(os.sched_getaffinity(0)) // 2), 4))
     assert environment["GOGC"] == "50"
     monkeypatch.delenv("GOGC")
     assert run(told())["GOGC"] == "400"

@@ -23,10 +23,11 @@ print(run_sim.main(sys.argv[1:]), len(calls))
 def test_what_has_come_back_is_kept_from_the_garbage_collector(outside: Outside, tmp_path: Path) -> None:
     """At the node's start, and before each page of unfinished sagas: there is always a first one, if an empty one."""
     words = ["serve", COORDINATOR, "--data", str(tmp_path), *outside.arguments]
-    node = subprocess.Popen([sys.executable, "-c", COUNTED, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < deadline and not is_ready(tmp_path, COORDINATOR, node.pid):
-        pass
-    node.terminate()
-    output, _ = node.communicate(timeout=30)
+    command = [sys.executable, "-c", COUNTED, *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
+        end = time.monotonic() + READY_WITHIN_SECONDS
+        while node.poll() is None and time.monotonic() < end and not is_ready(tmp_path, COORDINATOR, node.pid):
+            pass
+        node.terminate()
+        output, _ = node.communicate()
     assert output.split() == ["0", "2"]
