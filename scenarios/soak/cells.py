@@ -33,7 +33,7 @@ SCENARIO = replace(mixed.scenario, orders=ORDERS)
 IN_FLIGHT = 200  # at least so many orders are on their way when it strikes
 ENDED = 100  # and so many have ended
 AFTERWARDS = 20  # orders are sent at once after it: the first of them to end says that all works again
-WAVE, WAVE_SECONDS = 60, 0.01  # more than can end meanwhile
+WAVE, WAVE_SECONDS = 100, 0.01  # more than can end meanwhile
 WAVES_PER_SECOND = 5  # after a backup
 PROBE_SECONDS = 0.005
 BACKUP_AGE_SECONDS = 3.0
