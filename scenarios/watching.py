@@ -41,6 +41,10 @@ class Stores:
 
     def close(self) -> None:
         self._is_closed = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what is open, until it is asked for again: somebody else is to open it, or to take it away."""
         for environment in self._environments.values():
             environment.close()
         self._environments.clear()

@@ -20,6 +20,7 @@ from broker.jetstream import JetStream
 from broker.port import PublishError
 from scenarios.checking import check_directory
 from scenarios.cluster import RUN_SIM
+from scenarios.errors import ClusterError
 from scenarios.load import SAGA_ENDS, Journey, Load
 from scenarios.places import BROKER, COORDINATOR, SERVICES
 from scenarios.shop import inventory, payment, shipping
@@ -34,7 +35,7 @@ IN_FLIGHT = 200  # at least so many orders are on their way when it strikes
 ENDED = 100  # and so many have ended
 AFTERWARDS = 20  # orders are sent at once after it: the first of them to end says that all works again
 WAVE, WAVE_SECONDS = 100, 0.01  # more than can end meanwhile
-WAVES_PER_SECOND = 5  # after a backup
+AGEING_WAVE, AGEING_WAVES_PER_SECOND = 20, 5  # after a backup
 PROBE_SECONDS = 0.005
 BACKUP_AGE_SECONDS = 3.0
 QUIET_SECONDS = 10.0  # nothing has ended for so long: what is left does not end any more
@@ -122,16 +123,23 @@ def _prepared(setting: Setting, data: Path) -> AbstractAsyncContextManager[Groun
 
 
 async def _fill(on: Ground) -> None:
-    """Bring orders into every stage of their way."""
-    while on.load.under_way < IN_FLIGHT or len(on.load.ended) < ENDED:
+    """Bring orders into every stage of their way. Raises ClusterError if they end as fast as they can be sent."""
+    load = on.load
+    while load.under_way < IN_FLIGHT or len(load.ended) < ENDED:
         on.raise_failure()
-        _send_some(on.load, 2 * IN_FLIGHT)
+        if load.done and not _may_send(load, WAVE):
+            raise ClusterError(f"all {load.orders} orders have ended, and never were {IN_FLIGHT} on their way")
+        _send_some(load, WAVE, 2 * IN_FLIGHT)
         await asyncio.sleep(WAVE_SECONDS)
 
 
-def _send_some(load: Load, most_under_way: int) -> None:
-    if load.under_way < most_under_way and load.orders + WAVE <= ORDERS - AFTERWARDS:
-        load.admit(WAVE)
+def _send_some(load: Load, count: int, most_under_way: int) -> None:
+    if load.under_way < most_under_way and _may_send(load, count):
+        load.admit(count)
+
+
+def _may_send(load: Load, count: int) -> bool:
+    return load.orders + count <= ORDERS - AFTERWARDS
 
 
 # --- what recovers by itself -------------------------------------------------------------------------------------
@@ -226,7 +234,7 @@ async def _lose_disk(outcome: Outcome, setting: Setting, data: Path) -> None:
         held = [f"{count} {status}" for status, count in Counter(orphans.values()).items()]
         outcome.said = [f"held for ever: {' and '.join(held) or 'no'} orders"]
         outcome.said.append(f"{on.stores.counters().get('coordinator_dead_letters', 0)} dead letters")
-        on.stores.close()  # the check opens them itself
+        on.stores.let_go()  # the check opens them itself
         outcome.said += [f"check: {kind}, {count} times" for (_, kind), count in check_directory(data).kinds.items()]
         _start_again(on, orphans)
         again_at = now()
@@ -246,7 +254,7 @@ async def _remove_coordinator(on: Ground) -> None:
     on.cluster.strike(COORDINATOR, 1.0)
     while process.exists():
         await asyncio.sleep(POLL_SECONDS)
-    on.stores.close()
+    on.stores.let_go()
     shutil.rmtree(on.data / COORDINATOR)
 
 
@@ -289,9 +297,9 @@ async def _restore(outcome: Outcome, setting: Setting, data: Path) -> None:
         await _sim("backup", str(data), str(out))
         ended = len(on.load.ended)
         outcome.said = [f"backup taken in {time.monotonic() - begun:.1f} s"]
-        for _ in range(round(BACKUP_AGE_SECONDS * WAVES_PER_SECOND)):
-            _send_some(on.load, IN_FLIGHT)
-            await asyncio.sleep(1 / WAVES_PER_SECOND)
+        for _ in range(round(BACKUP_AGE_SECONDS * AGEING_WAVES_PER_SECOND)):
+            _send_some(on.load, AGEING_WAVE, IN_FLIGHT)
+            await asyncio.sleep(1 / AGEING_WAVES_PER_SECOND)
         await _fill(on)
         outcome.in_flight = on.load.under_way
         outcome.said.append(
