@@ -14,8 +14,6 @@ from broker.receipt import Receipt
 LOOK_SECONDS: Final = 0.02
 GROWTH: Final = 0.2
 """So many for each one in flight more a second: twice as many within four seconds, if the services follow."""
-REHYDRATION_GROWTH: Final = 0.8
-"""Of those that come back: twice as many within a second, since so many were in flight before."""
 
 
 class Admission:

@@ -10,7 +10,7 @@ from typing import Any
 from pykka import ActorDeadError, ActorRef
 from pykka.messages import _ActorStop
 
-from actors.admission import LOOK_SECONDS, REHYDRATION_GROWTH, Admission
+from actors.admission import Admission
 from actors.definition import Saga
 from actors.dispatch import EventActor
 from actors.ids import is_id
@@ -19,6 +19,7 @@ from actors.messages import Control, Lifecycle, Reply, StartAnswer, StartSaga, t
 from actors.node import Node
 from actors.pruner import Pruner
 from actors.record import Record, SnapshotError, change, from_snapshot, new_record, save
+from actors.rehydration import Rehydration
 from actors.saga import (
     BeginAgain,
     Crashed,
@@ -36,7 +37,6 @@ from broker.codec import CodecError, encode_envelope, pack
 from broker.port import Delivery, Subscription
 from broker.receipt import Receipt
 from persistence import journal, pruning, snapshots
-from persistence.group_commit import nothing
 
 logger = logging.getLogger("sagasim.supervisor")
 
@@ -87,11 +87,12 @@ class SagaSupervisor(EventActor):
         self._gathered: dict[str, list[Mail]] = {}  # of this turn: a saga takes all its replies at once
         self._restarting: dict[str, list[Mail]] = {}
         self._restarts: dict[str, list[float]] = {}
-        self._rehydrated_up_to: str | None = ""  # None when all unfinished sagas are back
-        self._rehydrated_at = node.loop.time()
         self._subscriptions: list[Subscription] = []
         self._admission = Admission(
             node, self._limits, self.in_flight, self._start, partial(self._tell_self, _Look())
+        )
+        self._rehydration = Rehydration(
+            node, self._limits, self._admission, self._come_back, partial(self._tell_self, _RehydrateOn())
         )
         self._pruner = Pruner(
             node,
@@ -296,45 +297,17 @@ class SagaSupervisor(EventActor):
     # --- rehydration -----------------------------------------------------------------------------------------
 
     def _on_rehydrate(self, _: _RehydrateOn) -> None:
-        """Bring back some unfinished sagas, then the next when broker and services can follow."""
-        if self._rehydrated_up_to is None:
-            return
-        if self._node.batcher.unacknowledged > self._limits.unacknowledged_publishes:
-            self._rehydrate_later(0.01)
-            return
-        if self._node.keep_from_gc is not None:
-            self._node.keep_from_gc()
-        now = self._node.loop.time()
-        allowance = self._admission.allowance(REHYDRATION_GROWTH, now - self._rehydrated_at)
-        self._rehydrated_at = now
-        limit = min(allowance, self._limits.rehydration_page)
-        with self._node.environment.read() as tx:
-            page = snapshots.scan_active(tx, self._rehydrated_up_to, limit)
-        for saga_id, snapshot in page:
-            self._rehydrated_up_to = saga_id
-            if saga_id not in self._sagas and saga_id not in self._restarting:
-                # One that is asleep, or cannot be read, asks nothing of anybody.
-                allowance -= self._revive(saga_id, snapshot, unless_asleep=True) is not None
-        if len(page) < limit:
-            self._rehydrated_up_to = None
-            revived = self._node.counters["rehydrated"]
-            logger.info("%s: %d unfinished sagas are back", self._node.name, revived)
-        else:
-            self._rehydrate_later(0.0 if allowance else LOOK_SECONDS)
+        self._rehydration.go_on()
 
     def _tell_self(self, mail: _Look | _RehydrateOn) -> None:
         if self.actor_ref.is_alive():
             self.actor_ref.tell(mail)
 
-    def _rehydrate_later(self, delay_seconds: float) -> None:
-        """In turn behind those that have come back just now, and behind what they have submitted."""
-
-        def go_on(_: object, error: BaseException | None) -> None:
-            if error is None:
-                self._tell_self(_RehydrateOn())
-
-        submit = partial(self._node.committer.submit, nothing, go_on)
-        self._node.loop.call_later(delay_seconds, self._node.turns.call_soon, submit)
+    def _come_back(self, saga_id: str, snapshot: bytes) -> bool:
+        """Unless it is here, asleep, or cannot be read: then it asks nothing of anybody, and this is False."""
+        if saga_id in self._sagas or saga_id in self._restarting:
+            return False
+        return self._revive(saga_id, snapshot, unless_asleep=True) is not None
 
     def _revive(self, saga_id: str, snapshot: bytes, *, unless_asleep: bool = False) -> ActorRef[SagaActor] | None:
         """An actor from a snapshot, which emits what it waits for; None if the code does not know its definition.

@@ -13,6 +13,7 @@ from actors.state import DO_EXHAUSTED, Outcome, Phase, Verb
 from broker import codec, subjects
 from broker.codec import pack
 from persistence import snapshots
+from scenarios.simulation.node import SimulatedNode
 from tests.actors.bench import MAIN, Bench, saga_id
 from tests.actors.trip import ID, SERVICES, TIMEOUT_SECONDS, TRIP, WHO, counts, done, ids, serve
 
@@ -209,6 +210,14 @@ def test_a_parked_saga_makes_room(bench: Bench) -> None:
 # --- rehydration ------------------------------------------------------------------------------------------------
 
 
+def leave_unfinished(bench: Bench, coordinator: SimulatedNode, count: int) -> None:
+    """So many sagas have begun and are saved, and their coordinator has crashed."""
+    for saga in ids(count):
+        bench.peer.start(saga, "trip", WHO)
+    bench.until(lambda: counts(coordinator).active == count)
+    coordinator.crash()
+
+
 def test_no_more_come_back_than_the_services_can_follow(bench: Bench) -> None:
     """A few at once, then a few at a time; but all of them, though nobody answers."""
     coordinator = bench.coordinator(TRIP, limits=Limits(in_flight_behind=2, rehydration_page=64))
@@ -233,11 +242,7 @@ def test_a_short_page_makes_nobody_come_back_sooner(bench: Bench) -> None:
     limits = Limits(in_flight_behind=150, rehydration_page=2)
     coordinator = bench.coordinator(TRIP, limits=limits)
     serve(bench)
-    sagas = ids(300)
-    for saga in sagas:
-        bench.peer.start(saga, "trip", WHO)
-    bench.until(lambda: counts(coordinator).active == len(sagas))
-    coordinator.crash()
+    leave_unfinished(bench, coordinator, 300)
     coordinator.start()
     bench.run_for(0.3)
     assert 150 <= coordinator.counters["rehydrated"] <= 150 + 5 * 0.3 / admission.LOOK_SECONDS
@@ -248,27 +253,20 @@ def test_the_next_page_waits_for_what_this_one_has_submitted(bench: Bench) -> No
     limits = Limits(rehydration_page=4)
     coordinator = bench.coordinator(TRIP, limits=limits)
     serve(bench)
-    sagas = ids(20)
-    for saga in sagas:
-        bench.peer.start(saga, "trip", WHO)
-    bench.until(lambda: counts(coordinator).active == len(sagas))
-    coordinator.crash()
+    leave_unfinished(bench, coordinator, 20)
     coordinator.disk_faults.fail = 1.0
     coordinator.start()
     bench.run_for(5.0)
     assert coordinator.counters["rehydrated"] == 4
     coordinator.disk_faults.fail = 0.0
-    bench.until(lambda: coordinator.counters["rehydrated"] == len(sagas))
+    bench.until(lambda: coordinator.counters["rehydrated"] == 20)
 
 
 def test_the_node_is_told_between_pages(bench: Bench) -> None:
     """By then those of the page before are back with all that they are made of, and those of the next are not."""
     coordinator = bench.coordinator(TRIP, limits=Limits(rehydration_page=4))
     serve(bench)
-    for saga in ids(10):
-        bench.peer.start(saga, "trip", WHO)
-    bench.until(lambda: counts(coordinator).active == 10)
-    coordinator.crash()
+    leave_unfinished(bench, coordinator, 10)
     coordinator.start()
     told: list[int] = []
     assert coordinator.node is not None
@@ -280,9 +278,7 @@ def test_the_node_is_told_between_pages(bench: Bench) -> None:
 def test_the_node_is_not_told_while_nobody_comes_back(bench: Bench) -> None:
     """Nothing new stays then, and what is garbage is to be found."""
     coordinator = bench.coordinator(TRIP, limits=Limits(unacknowledged_publishes=-1))
-    bench.peer.start(ID, "trip", WHO)
-    bench.until(lambda: counts(coordinator).active == 1)
-    coordinator.crash()
+    leave_unfinished(bench, coordinator, 1)
     coordinator.start()
     told: list[int] = []
     assert coordinator.node is not None
@@ -290,6 +286,32 @@ def test_the_node_is_not_told_while_nobody_comes_back(bench: Bench) -> None:
     bench.run_for(1.0)
     assert coordinator.counters["rehydrated"] == 0
     assert told == []
+
+
+def test_who_is_back_already_does_not_come_back_twice(bench: Bench) -> None:
+    """A reply has woken it before its turn: a second actor of the same saga would save over the first."""
+    coordinator = bench.coordinator(TRIP, limits=Limits(in_flight_behind=2))
+    serve(bench)
+    leave_unfinished(bench, coordinator, 20)
+    bench.run_for(1.0)
+    last = max(bench.peer.of("hotel"), key=lambda command: command.saga_id)
+    assert last.saga_id > ids(20)[10], "it would come back long after the first two"
+    coordinator.start()
+    bench.peer.reply(last)
+    bench.run_for(5.0)
+    assert coordinator.counters["rehydrated"] == 20
+
+
+def test_a_store_that_takes_no_more_brings_nobody_back(bench: Bench) -> None:
+    """The node is about to end: those who have not come back would only be in its way."""
+    coordinator = bench.coordinator(TRIP, limits=Limits(rehydration_page=4))
+    serve(bench)
+    leave_unfinished(bench, coordinator, 10)
+    coordinator.start()
+    assert coordinator.node is not None
+    coordinator.node.keep_from_gc = coordinator.node.committer.close
+    bench.run_for(1.0)
+    assert coordinator.counters["rehydrated"] == 4
 
 
 def test_who_sleeps_keeps_nobody_from_coming_back(bench: Bench) -> None:
