@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from actors.state import Outcome, Verb
-from broker.codec import SCHEMA_VERSION, check_value
+from broker.codec import SCHEMA_VERSION, check_value, decode_for_reader
 from broker.subjects import TOKEN
 
 _is_token: Callable[[str], object] = lru_cache(maxsize=4096)(TOKEN.fullmatch)  # the same few come again and again
@@ -122,6 +122,11 @@ def from_envelope(envelope: Sequence[object]) -> Message:
     if len(envelope) != size:
         raise MessageError(f"a {envelope[1]!r} message has {size} fields, not {len(envelope)}")
     return read(envelope)
+
+
+def read_payload(payload: bytes) -> list[Message]:
+    """All messages of a payload, for who cannot do with a part of them. Raises ValueError if one cannot be read."""
+    return [from_envelope(envelope) for envelope in decode_for_reader(payload)]
 
 
 # Readers of fields that are the same in thousands of messages. By type too: True is equal to 1. An array or a map

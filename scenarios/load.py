@@ -6,14 +6,14 @@ answers, and counts as ended when its saga's last event is heard, or `look` find
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ParamSpec, TypeVar
 
 from actors.dispatch import Loop, Timer
 from actors.ids import new_id
-from actors.messages import CANCEL, Command, Control, Lifecycle, Reply, from_envelope, to_envelope
+from actors.messages import CANCEL, Command, Control, Lifecycle, Message, Reply, read_payload, to_envelope
 from actors.state import Notice, Outcome, Verb
 from broker import codec, subjects
 from broker.batching import Batcher, encode_sendable
@@ -319,9 +319,9 @@ def _fits(journey: Journey, patient: bool) -> bool:
     return journey.end == str(fate.value)
 
 
-def _messages(delivery: Delivery) -> list[object]:
+def _messages(delivery: Delivery) -> Sequence[Message]:
     """What can be read of a delivery; strangers may write to these subjects too."""
     try:
-        return [from_envelope(envelope) for envelope in codec.decode_for_reader(delivery.payload)]
+        return read_payload(delivery.payload)
     except ValueError:
         return []

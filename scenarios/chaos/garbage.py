@@ -21,7 +21,7 @@ from actors.messages import (
     Reply,
     StartAnswer,
     StartSaga,
-    from_envelope,
+    read_payload,
     to_envelope,
 )
 from actors.state import Outcome, Verb
@@ -72,8 +72,7 @@ class Garbage:
         self._heard.append((subject, payload))
         if subject == subjects.reply(COORDINATOR_NAME):
             with suppress(ValueError):  # it is not the only one who may write there
-                messages = [from_envelope(envelope) for envelope in codec.decode(payload)]
-                self._replies.extend(message for message in messages if isinstance(message, Reply))
+                self._replies.extend(message for message in read_payload(payload) if isinstance(message, Reply))
 
     def draw(self, kinds: Sequence[str] = ()) -> Shout:
         """One of these kinds; of any, unless some are given."""

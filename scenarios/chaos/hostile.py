@@ -11,7 +11,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from actors.messages import StartSaga, from_envelope, to_envelope
+from actors.messages import StartSaga, read_payload, to_envelope
 from broker import codec, subjects
 from broker.jetstream_dial import Login, parse_servers, tls_context
 from broker.jetstream_link import Link, end
@@ -81,7 +81,7 @@ class Hostile:
         if self._random.random() < self.echoes:
             self._queue.append(Shout(_ECHO, message.subject, message.data))
         with suppress(ValueError):  # not everybody makes sense
-            for heard in [from_envelope(envelope) for envelope in codec.decode(message.data)]:
+            for heard in read_payload(message.data):
                 self._meddler.hears(COORDINATOR_NAME, heard)
 
     def _start_again(self, start: StartSaga, conflicting: bool) -> None:

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from actors.definition import Saga
-from actors.messages import CANCEL, Command, Control, Lifecycle, Message, StartSaga, from_envelope
+from actors.messages import CANCEL, Command, Control, Lifecycle, Message, StartSaga, read_payload
 from actors.state import Notice
 from broker import codec
 from broker.dead_letters import DEAD
@@ -195,7 +195,7 @@ class _Delivery:
 def messages_of(payload: bytes) -> tuple[Message, ...]:
     """The messages of a payload; none of a dead letter or a stranger's bytes."""
     try:
-        return tuple(from_envelope(envelope) for envelope in codec.decode_for_reader(payload))
+        return tuple(read_payload(payload))
     except ValueError:
         return ()
 
