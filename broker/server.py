@@ -23,8 +23,9 @@ _STOP_TIMEOUT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.05  # how often a server that runs is asked whether it still does
 _MAX_STORE: Final = "1TB"
-_MAX_CORES: Final = 4  # enough for it beside two nodes; a container may be allowed less than its host has
 """Else it is three quarters of what is free when the server starts, and on a small or full disk it has no streams."""
+_MAX_CORES: Final = 4
+"""Enough for it beside two nodes; and a container may be allowed less than the cores that its host shows it."""
 # Below the range from which Linux takes ports for outgoing connections: otherwise a client that dials a dead
 # server again and again may be given that very port, connect to itself, and keep the server from coming back.
 _PORTS: Final = range(10240, 32768)

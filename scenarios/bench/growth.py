@@ -102,12 +102,16 @@ async def measure_growth(stages: Sequence[Stage], what: Trial, finished: int, pr
     finally:
         empty.stores.close()
         full.stores.close()
-    shares = [of_full / of_empty for of_empty, of_full in zip(empty.rates(), full.rates(), strict=True)]
     return Growth(
         finished, what.concurrency, round(median(empty.rates()), 1), round(median(full.rates()), 1),
-        round(median(shares), 3), latency_ms_of(empty.turns), latency_ms_of(full.turns),
+        round(share_of(empty.rates(), full.rates()), 3), latency_ms_of(empty.turns), latency_ms_of(full.turns),
         (round(rates[0], 1), round(rates[-1], 1)), kb_per_order,
     )  # fmt: skip
+
+
+def share_of(empty: Sequence[float], full: Sequence[float]) -> float:
+    """Of the speed in an empty store, by the median of the turns, one of each at a time."""
+    return median(of_full / of_empty for of_empty, of_full in zip(empty, full, strict=True))
 
 
 def _kb(directory: Path) -> float:

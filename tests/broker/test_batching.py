@@ -1,7 +1,6 @@
 """Batches, receipts and dead letters: few messages, nothing lost, and an ack only after what it caused is stored."""
 
 import logging
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from broker.batching import (
 from broker.dead_letters import MAX_RAW_BYTES, dead_letter
 from broker.port import PublishError
 from broker.receipt import Receipt
-from tests.broker.fakes import FakeBroker, FakeDelivery, FakeLoop
+from tests.broker.fakes import Absent, FakeBroker, FakeDelivery, FakeLoop
 
 STOCK = "saga.command.stock"
 BANK = "saga.command.bank"
@@ -94,13 +93,6 @@ def test_many_small_envelopes_are_split_too() -> None:
     bench.loop.turn()
     assert [len(batch) for _, batch in bench.sent()] == [MAX_BATCH_ENVELOPES, 1]
     assert MAX_BATCH_ENVELOPES <= codec.MAX_ITEMS
-
-
-class Absent(dict[str, int]):
-    """A map whose author reads it from elsewhere when it is asked for."""
-
-    def items(self) -> Any:
-        raise LookupError("not there yet")
 
 
 @pytest.mark.parametrize(

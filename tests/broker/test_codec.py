@@ -4,13 +4,13 @@ import random
 import tracemalloc
 from collections import OrderedDict
 from enum import Enum, StrEnum
-from typing import Any
 
 import msgpack
 import pytest
 
 from broker import codec
 from broker.codec import CodecError, decode, encode_envelope, join, pack, unpack
+from tests.broker.fakes import Absent
 
 ENVELOPE = (1, "do", "saga-1", {"sku": "A", "amount": 1999, "share": 0.5, "raw": b"\x00\xff", "tags": ["x", None]})
 
@@ -194,13 +194,6 @@ def test_lying_lengths_reserve_little(header: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak_bytes < 100 * 1024 * 1024
-
-
-class Absent(dict[str, int]):
-    """A map whose author reads it from elsewhere when it is asked for."""
-
-    def items(self) -> Any:
-        raise LookupError("not there yet")
 
 
 def test_a_value_that_raises_when_it_is_encoded_is_refused_when_it_comes_in() -> None:

@@ -9,6 +9,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from broker import jetstream_consume, subjects
+from broker.jetstream import JetStream
 from broker.port import Consumer
 from tests.broker.labs import Bell, Ear, Outcome, run
 from tests.broker.served import STOCK, connected, publish, running, until_left
@@ -18,6 +19,15 @@ from tests.broker.served import STOCK, connected, publish, running, until_left
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Acks wait for ever."""
     monkeypatch.setattr(jetstream_consume, "_ANSWER_DELAY_SECONDS", 3600.0)
+
+
+async def one_heard(jetstream: JetStream, bell: Bell) -> Ear:
+    """One message has been delivered, and is not acknowledged."""
+    ear = Ear(bell, acks=False)
+    jetstream.consume(Consumer("stock", STOCK), ear)
+    await publish(jetstream, bell, 1)
+    await ear.hears(1)
+    return ear
 
 
 @pytest.mark.usefixtures("patient")
@@ -59,10 +69,7 @@ def test_an_ack_that_waits_when_the_connection_is_lost_goes_on_the_next(binary: 
     async def main() -> None:
         async with running(tmp_path, binary) as server, connected(server) as jetstream:
             bell = Bell()
-            ear = Ear(bell, acks=False)
-            jetstream.consume(Consumer("stock", STOCK), ear)
-            await publish(jetstream, bell, 1)
-            await ear.hears(1)
+            ear = await one_heard(jetstream, bell)
             ear.ack(ear.deliveries[0])
             await server.stop()
             await server.start()
@@ -112,10 +119,7 @@ def test_an_ack_given_while_the_server_was_away_counts(binary: Path, tmp_path: P
     async def main() -> None:
         async with running(tmp_path, binary) as server, connected(server) as jetstream:
             bell = Bell()
-            ear = Ear(bell, acks=False)
-            jetstream.consume(Consumer("stock", STOCK), ear)
-            await publish(jetstream, bell, 1)
-            await ear.hears(1)
+            ear = await one_heard(jetstream, bell)
             await server.stop()  # a kill might take what the server knew of its deliveries with it
             while jetstream.connected:  # an ack sent into a connection that is ending is lost
                 await asyncio.sleep(0)

@@ -130,7 +130,7 @@ def two_databases(path: Path) -> None:
     ]
     for number in itertools.count():
         for database in databases:
-            database.update(lambda tx, number=number: put_number(tx, "a", number))  # type: ignore[misc]
+            database.update(partial(put_number, table="a", number=number))
         if number == 0:
             say("ready")
 
@@ -145,15 +145,19 @@ def crash(path: Path, point: str) -> None:
     asyncio.run(_one_by_one(path, probe))
 
 
+def _settle(durable: asyncio.Future[BaseException | None], _: object, error: BaseException | None) -> None:
+    durable.set_result(error)
+
+
 async def _one_by_one(path: Path, probe: Probe) -> None:
     loop = asyncio.get_running_loop()
     environment = Environment.open(path, ("a", "b"))
     committer = GroupCommit(environment, loop, CommitThread(loop), probe=probe)
     for number in range(10):
-        durable = loop.create_future()
+        durable: asyncio.Future[BaseException | None] = loop.create_future()
         committer.submit(
-            lambda tx, number=number: put_number(tx, "a", number),  # type: ignore[misc]
-            lambda _, error, durable=durable: durable.set_result(error),  # type: ignore[misc]
+            partial(put_number, table="a", number=number),
+            partial(_settle, durable),
             about=number,
         )
         assert await durable is None
@@ -193,7 +197,7 @@ def no_room(path: Path, what: str) -> None:
         _, hard = resource.getrlimit(limited)
         resource.setrlimit(limited, (least, hard))
         for number in (1, 2, 3):
-            committer.submit(lambda tx, number=number: work(tx, number), done)  # type: ignore[misc]
+            committer.submit(partial(work, number=number), done)
         await loop.run_in_executor(None, sys.stdin.readline)
         say("room")
         resource.setrlimit(limited, (hard, hard))

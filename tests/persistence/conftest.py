@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ def make(tmp_path: Path) -> Iterator[MakeEnvironment]:
     """Open the test's database, without fsync unless asked; closed when the test ends."""
     opened: list[Environment] = []
 
-    def open_environment(**options: object) -> Environment:
-        environment = Environment.open(tmp_path / "node", TABLES, **{"sync": False, **options})  # type: ignore[arg-type]
+    def open_environment(*, sync: bool = False, **options: Any) -> Environment:
+        environment = Environment.open(tmp_path / "node", TABLES, sync=sync, **options)
         opened.append(environment)
         return environment
 

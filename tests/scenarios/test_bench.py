@@ -11,7 +11,7 @@ import pytest
 from actors.ids import new_id
 from scenarios import bench_words, library
 from scenarios.bench import parts
-from scenarios.bench.growth import Growth, measure_growth
+from scenarios.bench.growth import Growth, measure_growth, share_of
 from scenarios.bench.measure import Trial, UnbalancedError, check
 from scenarios.bench.raw import chain_to_pivot
 from scenarios.bench.recipe import read_recipe, record, write_recipe
@@ -100,6 +100,11 @@ def test_growth_is_measured_on_books_that_balance(tmp_path: Path) -> None:
     assert all(kb > 1 for kb in growth.kb_per_order.values())
     text = text_of({"growth": asdict(growth)})
     assert "with 150 orders in the store" in text
+
+
+def test_the_share_of_an_empty_store_is_that_of_most_turns() -> None:
+    """Turn by turn, since what else the machine does slows both alike; and one that was held up says nothing."""
+    assert share_of([1000.0, 500.0, 800.0], [900.0, 450.0, 80.0]) == 0.9
 
 
 # --- the limit is the same work --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from actors.messages import Lifecycle
 from scenarios.cockpit import dashboard
@@ -65,7 +66,7 @@ def test_fits(make: Callable[[], RunView], width: int, height: int, glyphs: Glyp
         Console(file=output, width=max(1, width), force_terminal=False).print(frame)
         assert len(frame.renderables) <= height
         assert len(output.getvalue().splitlines()) <= height
-        assert all(line.cell_len <= width for line in frame.renderables)  # type: ignore[union-attr]
+        assert all(isinstance(line, Text) and line.cell_len <= width for line in frame.renderables)
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50)])

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,6 +136,10 @@ def test_a_cluster_that_cannot_read_what_was_done_fails(data: Path) -> None:
     asyncio.run(live())
 
 
+def _is_succeeded(cluster: Cluster, pid: int) -> bool:
+    return cluster.pid(SERVICES) not in (0, pid) and cluster.is_ready(SERVICES)
+
+
 def test_two_zombies_of_one_node_are_told_apart(data: Path) -> None:
     """Each is fenced or not by its own end, whatever the other one says in the file that they share."""
     told: list[str] = []
@@ -149,7 +154,7 @@ def test_two_zombies_of_one_node_are_told_apart(data: Path) -> None:
             zombie = cluster.succeed(SERVICES)
             assert zombie is not None
             zombies.append(zombie)
-            await until(lambda pid=pid: cluster.pid(SERVICES) not in (0, pid) and cluster.is_ready(SERVICES))  # type: ignore[misc]
+            await until(partial(_is_succeeded, cluster, pid))
         zombies[0].process.send_signal(signal.SIGUSR1)
         fenced = [await zombies[0].end]
         zombies[1].process.send_signal(signal.SIGTERM)

@@ -32,7 +32,7 @@ def until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
     while not condition():
         assert run.poll() is None, run.communicate()[0]
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.02)  # the run is another process: nobody tells us
 
 
 def test_nodes_whose_disk_is_full_stall_and_go_on(sim: Sim) -> None:
