@@ -1,6 +1,6 @@
 """Measures what is lost, and how soon all works again, for each event under each setting of the two syncs.
 
-`python -m scenarios.soak.durability` prints the tables of docs/DURABILITY.md; a cell takes some ten seconds.
+`python -m scenarios.soak.durability` prints the tables of docs/DURABILITY.md; a cell takes some five seconds.
 """
 
 import argparse
