@@ -12,9 +12,9 @@
         def release(self, transaction, command, recorded):
             ...  # `recorded` is what `reserve` returned
 
-A handler runs on the committer's thread, inside the LMDB transaction that also holds its ledger entry. It touches
-nothing but its transaction, and may be run again if that transaction has to be: all it changes is rolled back
-then. Any exception but `Refused` is a fault: rolled back too, and the command will be tried again.
+A handler runs inside the LMDB transaction that also holds its ledger entry, on the committer's thread or the loop's.
+It touches nothing but its transaction, and may be run again if that transaction has to be: all it changes is rolled
+back then. Any exception but `Refused` is a fault: rolled back too, and the command will be tried again.
 """
 
 from collections.abc import Callable, Iterator

@@ -171,7 +171,7 @@ class Service(EventActor):
             partial(self._work, commands, self._node.now()), partial(self._committed, receipt), commands
         )
 
-    # --- inside the transaction, on the committer's thread ----------------------------------------------------
+    # --- inside the transaction, where it is committed ---------------------------------------------------------
 
     def _work(self, commands: list[Command], now: float, tx: Transaction) -> _Batch:
         """Execute a delivery's commands; run again from the start if the transaction has to be."""

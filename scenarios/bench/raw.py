@@ -23,7 +23,7 @@ _SUBJECT = "bench"
 
 
 async def commit_ms(directory: Path) -> dict[str, float]:
-    """One LMDB transaction of a few rows with full sync, handed to the committing thread and back."""
+    """One LMDB transaction of a few rows with full sync, given to what commits in a node."""
     loop = asyncio.get_running_loop()
     database = lmdb.open(str(directory), map_size=MAP_BYTES, readahead=False)
     thread = CommitThread(loop)

@@ -121,7 +121,7 @@ class Relay:
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """Read what has gathered and hand its writes to the committing thread."""
+        """Read what has gathered and commit its writes."""
         deliveries, self._gathered = self._gathered, []
         writes: list[Write] = []
         sends: list[tuple[str, Sent]] = []

@@ -4,16 +4,19 @@ import asyncio
 import threading
 from functools import partial
 
+import pytest
+
+from persistence import group_commit
 from persistence.group_commit import CommitThread, GroupCommit
 from persistence.transaction import Transaction
 from tests.persistence.conftest import MakeEnvironment
 
 
 def test_commits_beside_the_loop(make: MakeEnvironment) -> None:
-    """Works run on the thread, callbacks on the loop's, in order; many works share few commits."""
+    """Callbacks run on the loop's thread, in order; many works share few commits."""
     environment = make(sync=True, map_size_bytes=1 << 20)
     total = 2000
-    threads: dict[str, set[int]] = {"work": set(), "done": set()}
+    threads: set[int] = set()
     results: list[object] = []
 
     async def run() -> None:
@@ -23,14 +26,13 @@ def test_commits_beside_the_loop(make: MakeEnvironment) -> None:
         all_done = asyncio.Event()
 
         def work(tx: Transaction, number: int) -> int:
-            threads["work"].add(threading.get_ident())
             with tx.nested() as inner:
                 inner.put("a", b"%08d" % number, b"v" * 2000)
             return number
 
         def done(result: object, error: BaseException | None) -> None:
             assert error is None
-            threads["done"].add(threading.get_ident())
+            threads.add(threading.get_ident())
             results.append(result)
             if len(results) == total:
                 all_done.set()
@@ -47,8 +49,7 @@ def test_commits_beside_the_loop(make: MakeEnvironment) -> None:
 
     asyncio.run(run())
     assert results == list(range(total))
-    assert len(threads["work"]) == 1
-    assert threads["done"] == {threading.get_ident()}
+    assert threads == {threading.get_ident()}
     with environment.read() as tx:
         assert tx.count("a") == total
 
@@ -72,6 +73,69 @@ def test_outcomes() -> None:
         thread.close()
 
     asyncio.run(run())
+
+
+def test_runs_on_the_loop_while_the_disk_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first job, and each after a slow disk, is handed over; after a quick one a job runs where it is given."""
+    clock = 0.0
+    monkeypatch.setattr(group_commit, "perf_counter", lambda: clock)
+    mine = threading.get_ident()
+
+    async def run() -> None:
+        thread = CommitThread(asyncio.get_running_loop())
+
+        async def runs_here(*, writing_seconds: float, disk_seconds: float) -> bool:
+            def job() -> int:
+                nonlocal clock
+                clock += writing_seconds
+                thread.written()
+                clock += disk_seconds
+                return threading.get_ident()
+
+            done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            thread(job, done.set_result)
+            assert not done.done(), "told within the call"
+            return await done == mine
+
+        assert not await runs_here(writing_seconds=0.0, disk_seconds=0.0002)
+        assert await runs_here(writing_seconds=0.5, disk_seconds=0.0002), "to write much is not a slow disk"
+        assert await runs_here(writing_seconds=0.0, disk_seconds=0.5)
+        assert not await runs_here(writing_seconds=0.0, disk_seconds=0.5)
+        assert not await runs_here(writing_seconds=0.0, disk_seconds=0.0002)
+        assert await runs_here(writing_seconds=0.0, disk_seconds=0.0002)
+        thread.close()
+
+    asyncio.run(run())
+
+
+def test_order_is_kept_between_thread_and_loop() -> None:
+    """However quick the disk has become: while the thread has jobs, it is given the next one too."""
+    ran: list[tuple[int, bool]] = []
+
+    async def run() -> None:
+        mine = threading.get_ident()
+        thread = CommitThread(asyncio.get_running_loop())
+        gate, begun, all_done = threading.Event(), threading.Event(), asyncio.Event()
+
+        def quick(number: int) -> None:
+            ran.append((number, threading.get_ident() == mine))
+
+        def slow() -> None:
+            thread.written()
+            begun.set()
+            gate.wait(10)
+            quick(1)
+
+        thread(partial(quick, 0), lambda _: None)
+        thread(slow, lambda _: None)
+        begun.wait()  # the first one has ended, and the loop has not heard of it
+        threading.Thread(target=gate.set).start()
+        thread(partial(quick, 2), lambda _: all_done.set())
+        await all_done.wait()
+        thread.close()
+
+    asyncio.run(run())
+    assert ran == [(0, False), (1, False), (2, False)]
 
 
 def test_close_finishes_what_was_given() -> None:
