@@ -260,9 +260,12 @@ class Run:
         told = False
         while True:
             waits = await campaign.look(self._parked)
-            if load.done and campaign.left and not told:
+            self.view.awaited = campaign.left if load.done else []
+            if self.view.awaited and not told:
                 told = True
-                self._tell(f"all orders have ended; waiting for the faults still to end: {'; '.join(campaign.left)}")
+                self._tell(
+                    f"all orders have ended; waiting for the faults still to end: {'; '.join(self.view.awaited)}"
+                )
             await self._look_around(cluster)
             for failure in (cluster.failure, load.failure):
                 if failure is not None:

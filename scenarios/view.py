@@ -59,6 +59,7 @@ class RunView:
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     faults: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MAX_FAULT_LINES))
+    awaited: list[str] = field(default_factory=list)  # the faults still to end, once only they keep the run going
     latest: dict[str, SagaLine] = field(default_factory=dict)
     latest_states: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     latest_ends: dict[str, str] = field(default_factory=dict)

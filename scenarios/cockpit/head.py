@@ -84,7 +84,10 @@ def _progress(view: RunView, load: Load | None, glyphs: Glyphs, width: int) -> T
 
 
 def _phases(view: RunView, glyphs: Glyphs) -> Text:
-    """The sagas in flight by state, and how many orders are under way, of which some may have no saga yet."""
+    """The sagas in flight by state, and how many orders are under way, of which some may have no saga yet; when there
+    are none any more, what the run waits for."""
+    if view.awaited:
+        return glyphs.text(f"waiting for the faults still to end: {'; '.join(view.awaited)}", "yellow")
     phases = {phase: count for phase, count in view.sagas_by_phase.items() if count}
     parts = [counted(count, phase, PHASE_STYLES.get(phase, "")) for phase, count in sorted(phases.items())]
     for name, found in (("parked", view.parked), ("stalled", view.stalled)):

@@ -133,6 +133,13 @@ def test_many_parked() -> None:
     assert "500 parked" in lines[2]
 
 
+def test_a_run_that_waits_for_faults() -> None:
+    """All orders have ended and the screen goes on: it says what for, where the sagas in flight were."""
+    view = at_the_end()
+    view.awaited = ["pause services at 5.000 s for 9.000 s"]
+    assert "sagas   waiting for the faults still to end: pause services at 5.0" in "\n".join(screen(view, 80, 24))
+
+
 def test_before_the_load() -> None:
     """While the nodes start, the screen says so, and has the lines that it will have."""
     lines = screen(empty(), 80, 24)

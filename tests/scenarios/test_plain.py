@@ -67,6 +67,6 @@ def test_a_run_says_once_which_faults_it_waits_for(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(ScenarioError, match="enough"):
         asyncio.run(wait())
-    assert told == [
-        "all orders have ended; waiting for the faults still to end: pause services at 5.000 s for 9.000 s"
-    ]
+    pause = "pause services at 5.000 s for 9.000 s"
+    assert told == [f"all orders have ended; waiting for the faults still to end: {pause}"]
+    assert run.view.awaited == [pause]
