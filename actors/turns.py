@@ -10,6 +10,8 @@ TURNS_AT_A_TIME, MAX_TURNS_AT_A_TIME = 8, 128
 PARTS_OF_A_QUEUE = 16
 """Of a long queue, such as that of sagas that come back, a part at a time: each turn of the loop has its costs, and
 what they ask should leave in few messages."""
+TURNS_GIVEN = 4
+"""What may be published takes so many turns of the loop to its socket: those of batcher, publisher and nats-py."""
 
 
 class Turns:
@@ -23,6 +25,7 @@ class Turns:
         self._loop = loop
         self._waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._scheduled = False
+        self._to_give = 0
 
     @property
     def pending(self) -> int:
@@ -44,7 +47,19 @@ class Turns:
     def call_later(self, delay: float, callback: Callable[..., object], /, *args: Any) -> Timer:
         return self._loop.call_later(delay, callback, *args)
 
+    def give_way(self) -> None:
+        """Let the loop beneath have some turns before those that wait here: for what has just been told to leave.
+
+        Somebody else can work on it while these take their turns. Without it the nodes worked by turns more often.
+        """
+        if self._scheduled:
+            self._to_give = TURNS_GIVEN
+
     def _run(self) -> None:
+        if self._to_give:
+            self._to_give -= 1
+            self._loop.call_soon(self._run)
+            return
         try:
             queued = len(self._waiting)
             part = min(max(TURNS_AT_A_TIME, queued // PARTS_OF_A_QUEUE), MAX_TURNS_AT_A_TIME)

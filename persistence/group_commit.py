@@ -88,7 +88,7 @@ class GroupCommit:
 
     `probe` is called within the job with "commit.before" and "commit.after" and what the works are about: a place
     to crash. What it raises goes through the job to the runner. `on_written` is called within the job when only the
-    disk is left to wait for.
+    disk is left to wait for. `on_reported` is called when all of a group have been told, before the next one starts.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class GroupCommit:
         probe: Probe | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
         on_written: Callable[[], None] | None = None,
+        on_reported: Callable[[], None] | None = None,
         retry_delay_seconds: float = 0.1,
         max_retry_delay_seconds: float = 5.0,
         max_group: int = 128,
@@ -112,6 +113,7 @@ class GroupCommit:
         self._probe = probe
         self._on_fatal = on_fatal
         self._on_written = on_written
+        self._on_reported = on_reported
         self._retry_delay_seconds = retry_delay_seconds
         self._max_retry_delay_seconds = max_retry_delay_seconds
         self._max_group = max_group
@@ -208,6 +210,8 @@ class GroupCommit:
         self._succeed(group)
         self._report(group)
         self._start_soon()
+        if self._on_reported is not None:
+            self._on_reported()
 
     def _succeed(self, group: _Group) -> None:
         committed = len(group.good())

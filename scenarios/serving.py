@@ -178,7 +178,15 @@ async def _build(serving: Serving, stack: AsyncExitStack, finish: Callable[[Base
     thread = CommitThread(loop)
     stack.callback(thread.close)
     turns = Turns(loop)
-    committer = GroupCommit(environment, turns, thread, probe=probe, on_fatal=finish, on_written=thread.written)
+    committer = GroupCommit(
+        environment,
+        turns,
+        thread,
+        probe=probe,
+        on_fatal=finish,
+        on_written=thread.written,
+        on_reported=turns.give_way,
+    )
     jetstream = await serving.access.connect(f"sagasim-{serving.role}")
     stack.push_async_callback(jetstream.close)
     broker: Broker = jetstream

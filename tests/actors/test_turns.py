@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from actors.turns import MAX_TURNS_AT_A_TIME, PARTS_OF_A_QUEUE, TURNS_AT_A_TIME, Turns
+from actors.turns import MAX_TURNS_AT_A_TIME, PARTS_OF_A_QUEUE, TURNS_AT_A_TIME, TURNS_GIVEN, Turns
 from scenarios.simulation.loop import SimulatedLoop
 
 
@@ -53,6 +53,31 @@ def test_what_is_asked_for_meanwhile_goes_to_the_end() -> None:
         turns.call_soon(ran.append, number)
     loop.run_for(0.0)
     assert ran == [*range(2 * TURNS_AT_A_TIME), "commit"]
+
+
+def test_those_that_wait_give_way() -> None:
+    """Whoever waits here lets the loop have some turns; where nobody waits, nobody who comes later is held up."""
+    loop = SimulatedLoop(1, fifo=True)
+    life = loop.for_node("a")
+    turns = Turns(life)
+    ran: list[object] = []
+
+    def pass_on(turns_left: int) -> None:
+        ran.append(turns_left)
+        if turns_left:
+            life.call_soon(pass_on, turns_left - 1)
+
+    turns.give_way()
+    turns.call_soon(ran.append, "at once")
+    life.call_soon(pass_on, 0)
+    loop.run_for(0.0)
+    assert ran == ["at once", 0]
+    ran.clear()
+    turns.call_soon(ran.append, "waits")
+    life.call_soon(pass_on, TURNS_GIVEN)
+    turns.give_way()
+    loop.run_for(0.0)
+    assert ran == [*range(TURNS_GIVEN, 0, -1), "waits", 0]
 
 
 def test_one_that_raises_takes_no_other_with_it() -> None:

@@ -67,6 +67,20 @@ def test_group_size_is_bounded(environment: Environment) -> None:
     assert bench.committer.commits == 3
 
 
+def test_a_group_is_told_of_before_the_next_one_starts(environment: Environment) -> None:
+    """`on_reported` comes once a group: behind all its reports, with the next group still to start."""
+    seen: list[tuple[list[str], int, int]] = []
+
+    def note() -> None:
+        seen.append((bench.names(), len(bench.loop.jobs), len(bench.loop.ready)))
+
+    bench = Bench(environment, max_group=2, on_reported=note)
+    for name in "123":
+        bench.submit(name)
+    bench.loop.settle()
+    assert seen == [(["1", "2"], 0, 1), (["1", "2", "3"], 0, 0)]
+
+
 def test_synchronous_runner_keeps_order(environment: Environment) -> None:
     """A runner that does the job within the call changes nothing in the order of the reports."""
     bench = Bench(environment, run_job=run_at_once, max_group=2)

@@ -1,12 +1,17 @@
 """What a node of production is made of, where no figure of a run would show that it is missing."""
 
+import asyncio
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from actors.turns import TURNS_GIVEN
+from persistence.group_commit import nothing
+from scenarios import library, serving
 from scenarios.scenario import COORDINATOR
-from scenarios.serving import is_ready
+from scenarios.serving import Access, Serving, is_ready
 from tests.scenarios.conftest import ROOT
 from tests.scenarios.outside import Outside
 
@@ -31,3 +36,32 @@ def test_what_has_come_back_is_kept_from_the_garbage_collector(outside: Outside,
         node.terminate()
         output, _ = node.communicate()
     assert output.split() == ["0", "2"]
+
+
+def test_what_a_commit_allows_leaves_before_the_next_saga_takes_its_turn(outside: Outside, tmp_path: Path) -> None:
+    """From a commit to a socket it is some turns of the loop: the sagas that wait let those come first."""
+    ran: list[object] = []
+
+    async def main() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        async with AsyncExitStack() as stack:
+            url = Access(outside.arguments[1])
+            wanted = Serving(COORDINATOR, tmp_path, url, library.find("happy"))
+            node = await serving._build(wanted, stack, lambda _: None)
+
+            def pass_on(turns_left: int) -> None:
+                ran.append(turns_left)
+                if turns_left:
+                    loop.call_soon(pass_on, turns_left - 1)
+                else:
+                    done.set()
+
+            def committed(_: object, __: BaseException | None) -> None:
+                node.turns.call_soon(ran.append, "a saga")
+                loop.call_soon(pass_on, TURNS_GIVEN)
+
+            node.committer.submit(nothing, committed)
+            await done.wait()
+
+    asyncio.run(main())
+    assert ran == [*range(TURNS_GIVEN, 0, -1), "a saga", 0]
