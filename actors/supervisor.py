@@ -242,15 +242,15 @@ class SagaSupervisor(EventActor):
 
     def _answer_without_actor(self, start: StartSaga) -> StartAnswer | None:
         """The answer to a start that needs no new saga; None if one is to be started. Raises SnapshotError."""
+        with self._node.environment.read() as tx:
+            stored = snapshots.load(tx, start.saga_id)
+            horizon = pruning.horizon(tx)
+        if stored is not None:  # first: it runs, or may run again, even if its definition is not known now
+            return answer_start(from_snapshot(stored.snapshot), start)
         if start.definition not in self._definitions:
             return StartAnswer(start.saga_id, False, f"no definition {start.definition!r} is known here")
         if not is_id(start.saga_id):
             return StartAnswer(start.saga_id, False, "a saga id must begin with its time of creation")
-        with self._node.environment.read() as tx:
-            stored = snapshots.load(tx, start.saga_id)
-            horizon = pruning.horizon(tx)
-        if stored is not None:
-            return answer_start(from_snapshot(stored.snapshot), start)
         if start.saga_id < horizon:
             return StartAnswer(start.saga_id, False, "the saga id is older than what is kept")
         return None

@@ -44,6 +44,8 @@ def test_a_saga_of_an_unknown_definition_is_parked_untouched(bench: Bench, later
     bench.run_for(100.0)
     assert snapshot_of(coordinator, ID) == before
     assert bench.held("SAGA_REPLY") == bench.held("SAGA_CONTROL") == bench.held("SAGA_START") == 0
+    # It has begun and may go on: whoever was told otherwise would release what the saga rests upon.
+    assert set(bench.peer.answers) == {StartAnswer(ID, accepted=True)}
     coordinator.crash()
     known.clear()
     known["trip"] = TRIP
