@@ -15,10 +15,10 @@ Table = Any  # lmdb's handle of a database; its type is private there
 class Transaction:
     """Reads and writes of tables, all or nothing. Belongs to the thread that began it.
 
-    Every method raises StorageError for an unknown table or an error of the store. An error of the store dooms
-    the whole transaction, up to the outermost: it cannot commit even if the caller swallows the exception, since
-    what the caller did next might rest on a write that never happened. ValueError is for a key that is empty or
-    longer than 511 bytes and dooms nothing.
+    Every method raises StorageError for an error of the store. That dooms the whole transaction, up to the
+    outermost: it cannot commit even if the caller swallows the exception, since what the caller did next might rest
+    on a write that never happened. ValueError is for a mistake of the caller's, a table that was never named or a
+    key that is empty or longer than 511 bytes, and dooms nothing.
     """
 
     __slots__ = ("_database", "_failures", "_path", "_tables", "_txn")
@@ -95,7 +95,7 @@ class Transaction:
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, KeyError):
-            return StorageError(f"{self._path}: unknown table {error}; name it when the environment is opened")
+            return ValueError(f"{self._path}: unknown table {error}; name it when the environment is opened")
         if isinstance(error, lmdb.BadValsizeError):
             return ValueError(f"a key must have 1 to 511 bytes: {error}")
         assert isinstance(error, lmdb.Error)

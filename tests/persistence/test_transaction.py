@@ -132,9 +132,9 @@ def test_impossible_key(environment: Environment, key: bytes) -> None:
 def test_unknown_table(environment: Environment) -> None:
     """A table that was not named at open is one clear line, and dooms nothing."""
     with environment.write() as tx:
-        with pytest.raises(StorageError, match="unknown table 'nope'"):
+        with pytest.raises(ValueError, match="unknown table 'nope'"):
             tx.put("nope", b"k", b"1")
-        with pytest.raises(StorageError, match="unknown table 'nope'"):
+        with pytest.raises(ValueError, match="unknown table 'nope'"):
             list(tx.scan("nope"))
         tx.put("a", b"k", b"1")
 
