@@ -285,8 +285,6 @@ class Service(EventActor):
 
     def _on_start_answer(self, answer: StartAnswer, receipt: Receipt) -> None:
         receipt.hold()
-        self._outbox.answered(answer.saga_id)
-
         transaction: ServiceTransaction | None = None
 
         def work(tx: Transaction) -> None:
@@ -298,9 +296,16 @@ class Service(EventActor):
                 hook(transaction, answer.saga_id, answer.reason)
 
         def cleared(_: object, error: BaseException | None) -> None:
-            if error is not None:
+            if isinstance(error, StorageError):
                 receipt.fail()
                 return
+            if error is not None:
+                # A mistake in the hook. The start is still in the outbox, and its next answer brings the hook again:
+                # answers that came again unacknowledged would fill up the consumer instead.
+                logger.error("%s: start_rejected raised: %s", self._handlers.name, words_of(error), exc_info=error)
+                receipt.release()
+                return
+            self._outbox.answered(answer.saga_id)
             for start in transaction.started if transaction is not None else ():
                 self._outbox.send(start, receipt)
             receipt.release()

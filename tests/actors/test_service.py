@@ -156,6 +156,15 @@ def test_an_unknown_handler_is_a_fault(shop: Shop) -> None:
     assert shop.outcome(shop.undo(ONE, "land"))[0] is FAULTED
 
 
+def test_a_table_that_is_not_there_is_a_fault_of_its_handler(shop: Shop) -> None:
+    """A handler that misspells a table faults: the store has not failed, and the others of its batch run."""
+    other = saga_id("other")
+    replies = shop.send(shop.command(ONE, "misspell"), shop.command(other))
+    assert [reply.outcome for reply in replies] == [FAULTED, DONE]
+    assert "unknown table 'till.drawers'" in str(replies[0].value)
+    assert (shop.counts(ONE), shop.counts(other)) == (None, {"take": 1})
+
+
 @pytest.mark.parametrize(
     "boundary", ["commit.before", "commit.after", "publish.before", "publish.after", "ack.before"]
 )
@@ -307,6 +316,26 @@ def test_a_rejected_start_is_told_once(shop: Shop) -> None:
     assert shop.counts(ONE) == {"open_shop": 1, "start_rejected": 1}
     assert shop.row("notes", ONE) == "no such saga"
     assert shop.counts(stray) is None
+
+
+def test_a_rejection_that_cannot_be_told_is_asked_for_again(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """A `start_rejected` that raises keeps its start in the outbox and no message at the broker."""
+    shop.till.rejected_in = "drawers"
+    shop.send(shop.command(ONE, "open_shop"))
+    answer = StartAnswer(ONE, accepted=False, reason="no such saga")
+    shop.bench.peer.send(subjects.command("till"), answer)
+    shop.bench.run_for(1.0)
+    assert "till: start_rejected raised: " in caplog.text
+    assert shop.bench.held("SAGA_COMMAND") == 0
+    assert shop.counts(ONE) == {"open_shop": 1}
+    shop.till.rejected_in = "notes"
+    shop.bench.until(lambda: shop.node.counters["outbox_resent"])
+    shop.bench.peer.send(subjects.command("till"), answer)
+    shop.bench.run_for(1.0)
+    assert shop.counts(ONE) == {"open_shop": 1, "start_rejected": 1}
+    sent = shop.node.counters["outbox_resent"]
+    shop.bench.run_for(100.0)
+    assert shop.node.counters["outbox_resent"] == sent
 
 
 def test_a_stopped_service_sends_no_more(shop: Shop) -> None:

@@ -22,6 +22,7 @@ class Till:
     def __init__(self) -> None:
         self.throws: Callable[[Command], bool] = lambda _: False
         self.delays: Callable[[Command], float] = lambda _: 0.0
+        self.rejected_in = "notes"
 
     def delay_seconds(self, command: Command) -> float:
         return self.delays(command)
@@ -36,6 +37,11 @@ class Till:
             raise Refused(f"not an amount: {command.payload!r}")
         count(tx, command.saga_id, "take")
         return {"amount": command.payload}
+
+    @action
+    def misspell(self, tx: ServiceTransaction, command: Command) -> object:
+        count(tx, command.saga_id, "misspell")
+        return tx.get("drawers", command.saga_id)
 
     @compensation
     def give_back(self, tx: ServiceTransaction, command: Command, recorded: object) -> None:
@@ -63,7 +69,7 @@ class Till:
         return None
 
     def start_rejected(self, tx: ServiceTransaction, saga: str, reason: str) -> None:
-        tx.put("notes", saga, reason)
+        tx.put(self.rejected_in, saga, reason)
         count(tx, saga, "start_rejected")
 
 
