@@ -230,10 +230,8 @@ class SagaSupervisor(EventActor):
         elif not self._admission.keep(saga_id, [(start, receipt)]):
             try:
                 answer = self._answer_without_actor(start)
-            except SnapshotError as error:
-                # It is here and cannot be read, so its answer cannot be known: let the sender ask again.
-                self._park_untouched(saga_id, str(error))
-                receipt.release()
+            except SnapshotError:
+                receipt.release()  # it is here, and its answer cannot be known: let the sender ask again
                 return
             if answer is not None:
                 send_answer(self._node, start, answer, receipt)
@@ -246,7 +244,12 @@ class SagaSupervisor(EventActor):
             stored = snapshots.load(tx, start.saga_id)
             horizon = pruning.horizon(tx)
         if stored is not None:  # first: it runs, or may run again, even if its definition is not known now
-            return answer_start(from_snapshot(stored.snapshot), start)
+            try:
+                return answer_start(from_snapshot(stored.snapshot), start)
+            except SnapshotError as error:
+                if not stored.finished:
+                    self._park_untouched(start.saga_id, str(error))
+                raise
         if start.definition not in self._definitions:
             return StartAnswer(start.saga_id, False, f"no definition {start.definition!r} is known here")
         if not is_id(start.saga_id):

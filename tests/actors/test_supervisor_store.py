@@ -84,6 +84,18 @@ def test_a_snapshot_that_cannot_be_read_harms_nobody(bench: Bench, snapshot: byt
     assert bench.peer.answers == [StartAnswer(other, accepted=True)]
 
 
+def test_a_finished_saga_that_cannot_be_read_is_not_parked(bench: Bench) -> None:
+    """There is nothing left to resume; a start of it has no answer that could be known, and holds up nobody."""
+    coordinator = bench.coordinator(TRIP)
+    coordinator.environment.update(lambda tx: snapshots.finish(tx, ID, b"\xc1"))
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.run_for(1.0)
+    assert bench.held("SAGA_START") == 0
+    assert bench.peer.answers == []
+    assert counts(coordinator) == snapshots.Counts(active=0, finished=1, parked=0)
+
+
 # --- the store --------------------------------------------------------------------------------------------------
 
 
