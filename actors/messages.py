@@ -24,7 +24,7 @@ class MessageError(ValueError):
 
 class StartSaga(NamedTuple):
     """Start a saga, once per id. `sender` is the service whose outbox sends this until it is answered; `attempt`
-    makes each sending another message to the broker's duplicate window."""
+    counts the sendings."""
 
     saga_id: str
     definition: str
@@ -45,8 +45,8 @@ class Command(NamedTuple):
     """Do or undo one step. Saga, step, verb and round are the command's id; all its attempts share it.
 
     `handler` names the service's action or compensation; it is empty where a pivot is only to be settled.
-    `reply_to` is the subject token of who asks, `epoch` its life: the reply carries it back, so that what a
-    restarted coordinator asks again, and its answer, differ from what the broker's duplicate window has seen.
+    `reply_to` is the subject token of who asks, `epoch` its life: the reply carries it back, so
+    that what a restarted coordinator asks again, and its answer, can be told from what its last life asked.
     """
 
     saga_id: str
