@@ -10,6 +10,7 @@ import pytest
 from actors.definition import Retry, Saga, View
 from actors.limits import Limits
 from actors.messages import CANCEL, RESUME
+from actors.saga import SagaActor
 from actors.supervisor import SagaSupervisor
 from persistence import snapshots
 from tests.actors.bench import Bench
@@ -95,6 +96,44 @@ def test_what_comes_meanwhile_does_not_wake_what_is_being_parked(bench: Bench) -
     bench.peer.serve("hotels", done)
     bench.peer.control(ID, RESUME)
     bench.until(lambda: "completed" in bench.peer.turns(ID))
+
+
+def test_resumed_too_soon_again_and_again_it_can_still_be_resumed(bench: Bench) -> None:
+    """An actor that raises whenever it is resumed leaves its saga parked as it was, and within reach."""
+    payload = Breakable(KeyError("who"))
+    coordinator = bench.coordinator(breakable_trip(payload, payload), limits=Limits(restarts=3))
+    serve(bench, "hotels")
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "parked" in bench.peer.turns(ID))
+    for _ in range(4):
+        bench.peer.control(ID, RESUME)
+        bench.run_for(1.0)
+    assert coordinator.counters["restarts"] == 8
+    assert bench.record(coordinator, ID).state.held
+    payload.error = None
+    bench.peer.control(ID, RESUME)
+    bench.until(lambda: "completed" in bench.peer.turns(ID))
+
+
+def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has submitted may fail when it has failed already: that is no second crash, and wakes no second actor."""
+    actors: list[SagaActor] = []
+    on_start = SagaActor.on_start
+
+    def remember(actor: SagaActor) -> None:
+        on_start(actor)
+        actors.append(actor)
+
+    monkeypatch.setattr(SagaActor, "on_start", remember)
+    coordinator = bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: bench.peer.of("hotel"))
+    for reason in ("one save", "and the next"):
+        actors[0]._crash(KeyError(reason))
+    bench.run_for(0.5)
+    assert coordinator.counters["restarts"] == 1
+    assert [actor.actor_stopped.is_set() for actor in actors] == [True, False]
 
 
 def test_a_failure_that_is_mended_in_time_costs_a_restart(bench: Bench) -> None:

@@ -49,9 +49,11 @@ def test_a_saga_of_an_unknown_definition_is_parked_untouched(bench: Bench, later
     coordinator.crash()
     known.clear()
     known["trip"] = TRIP
+    coordinator.start()
+    bench.run_for(0.5)
+    assert counts(coordinator) == snapshots.Counts(active=1, finished=0, parked=0)
     for service in SERVICES:
         bench.peer.serve(service, done)
-    coordinator.start()
     bench.until(lambda: "completed" in bench.peer.turns(ID))
     assert counts(coordinator) == snapshots.Counts(active=0, finished=1, parked=0)
 

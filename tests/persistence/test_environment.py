@@ -393,6 +393,31 @@ def test_close(make: MakeEnvironment) -> None:
     make()
 
 
+def test_close_waits_for_the_transaction_of_another_thread(make: MakeEnvironment) -> None:
+    """The database is not taken away from under a commit: it is closed behind it."""
+    environment = make()
+    steps: list[str] = []
+    begun, closing = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with environment.write() as tx:
+            begun.set()
+            closing.wait(10)
+            tx.put("a", b"k", b"v")
+            steps.append("written")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    begun.wait(10)
+    threading.Timer(0.05, closing.set).start()
+    environment.close()
+    steps.append("closed")
+    thread.join()
+    assert steps == ["written", "closed"]
+    with make().read() as tx:
+        assert tx.get("a", b"k") == b"v"
+
+
 def test_full_disk_at_open(make: MakeEnvironment) -> None:
     """A disk without room for a new database is one clear line; with room the same directory opens."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

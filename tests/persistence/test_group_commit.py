@@ -113,6 +113,24 @@ def test_work_that_raises(bench: Bench) -> None:
     assert bench.fatal == []
 
 
+def test_a_work_that_has_raised_is_out(bench: Bench) -> None:
+    """Though its group is run again without it: what is reported as failed must not be committed after all."""
+    runs = 0
+
+    def raise_once(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        tx.put("a", b"once", b"1")
+        if runs == 1:
+            raise LookupError("mine")
+
+    bench.submit("1")
+    bench.submit("once", raise_once)
+    bench.loop.settle()
+    assert isinstance(bench.reports[1][1], LookupError)
+    assert bench.stored() == ["1"]
+
+
 def test_group_of_nothing_but_failures(bench: Bench) -> None:
     """A group whose only work raises commits nothing and reports the error."""
     bench.submit("bad", raising)
