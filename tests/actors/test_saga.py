@@ -1,16 +1,20 @@
 """The saga's actor: decide, save, publish, acknowledge, in this order, whatever comes and when."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from actors.messages import CANCEL, RESUME, Command, Lifecycle, Reply, to_envelope
+from actors.messages import CANCEL, RESUME, Command, Lifecycle, Message, Reply, StartSaga, to_envelope
 from actors.state import DONE, Outcome, Phase, Verb
+from actors.supervisor import _Arrived
 from broker import codec, subjects
 from persistence import journal, snapshots
+from persistence.group_commit import Work, nothing
 from scenarios.simulation.node import SimulatedNode
 from tests.actors.bench import MAIN, Answer, Bench, reply_to, saga_id
 from tests.actors.trip import ID, SERVICES, TRIP, WHO, done
+from tests.broker.fakes import FakeDelivery
 
 
 def begin(bench: Bench, *, answering: Sequence[str] = ()) -> SimulatedNode:
@@ -67,6 +71,50 @@ def test_save_then_publish_then_ack(bench: Bench) -> None:
         "commit.before", "commit.after", "publish.before", "publish.after", "ack.before", "ack.after",
     ]  # fmt: skip
     assert acks_when_published[-1] == 0
+
+
+@pytest.mark.parametrize("what", ["start", "reply"])
+def test_what_comes_twice_in_a_turn_waits_for_the_save_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The second is late because of the first, which a crash would undo: it is answered behind it."""
+    coordinator = bench.coordinator(TRIP, start=False)
+    at_commit: list[tuple[int, int]] = []
+
+    def probe(boundary: str, _things: object) -> None:
+        if boundary == "commit.before":
+            assert coordinator.node is not None
+            at_commit.append((coordinator.node.batcher.unacknowledged, sum(one.acks for one in twice)))
+
+    twice: list[FakeDelivery] = []
+    coordinator.probe = probe
+    coordinator.start()
+    bench.peer.serve("hotels")
+    bench.peer.listen(subjects.commands("front"))
+    message: Message = StartSaga(ID, "trip", WHO, "front")
+    if what == "reply":
+        bench.peer.start(ID, "trip", WHO)
+        bench.until(lambda: bench.peer.of("hotel"))
+        message = reply_to(bench.peer.of("hotel")[0])
+    bench.run_for(0.5)
+    payload = codec.join([codec.encode_envelope(to_envelope(message))])
+    twice += [FakeDelivery(payload=payload), FakeDelivery(payload=payload)]
+    at_commit.clear()
+    assert coordinator.node is not None
+    committer, submitted = coordinator.node.committer, list[bool]()
+    submit = committer.submit
+
+    def note(work: Work, *rest: Any) -> None:
+        submitted.append(work is not nothing)
+        submit(work, *rest)
+
+    monkeypatch.setattr(committer, "submit", note)
+    for delivery in twice:
+        coordinator.actors[0].tell(_Arrived(delivery))
+    bench.run_for(0.5)
+    assert submitted == [True, False]
+    assert at_commit[0] == (0, 0)
+    assert [delivery.acks for delivery in twice] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +223,18 @@ def test_a_late_answer_to_an_earlier_attempt_counts(bench: Bench) -> None:
     assert bench.peer.of("flight")[0].payload == {"who": "Ada", "room": 7, "trip": ID}
     bench.run_for(0.5)
     assert len(bench.peer.of("hotel")) == 2
+
+
+def test_a_retry_that_waits_is_not_sent_once_it_is_answered(bench: Bench) -> None:
+    """A fault puts the next attempt off by its backoff; if an answer comes meanwhile, nobody is asked again."""
+    begin(bench)
+    bench.until(lambda: bench.peer.of("hotel"))
+    hotel = bench.peer.of("hotel")[0]
+    bench.peer.reply(hotel, Outcome.FAULTED, "no line")
+    bench.run_for(0.2)
+    bench.peer.reply(hotel, Outcome.DONE, 7)
+    bench.run_for(1.8)
+    assert [command.step for command in bench.peer.commands] == ["hotel", "flight"]
 
 
 def test_an_impossible_reply_is_a_dead_letter_and_nothing_else(bench: Bench) -> None:

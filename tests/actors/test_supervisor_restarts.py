@@ -4,16 +4,20 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from typing import Any
 
 import pytest
 
+from actors import saga as saga_module
 from actors.definition import Retry, Saga, View
 from actors.limits import Limits
 from actors.messages import CANCEL, RESUME
 from actors.saga import SagaActor
 from actors.supervisor import SagaSupervisor
-from persistence import snapshots
-from tests.actors.bench import Bench
+from broker import subjects
+from persistence import journal, snapshots
+from tests.actors.bench import MAIN, Bench, reply_to
 from tests.actors.trip import HOTEL, ID, SERVICES, TRIP, WHO, counts, done, ids, parked_reason, serve
 
 
@@ -116,7 +120,7 @@ def test_resumed_too_soon_again_and_again_it_can_still_be_resumed(bench: Bench) 
 
 
 def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has submitted may fail when it has failed already: that is no second crash, and wakes no second actor."""
+    """What it has submitted may fail when it has failed already: that wakes no second actor."""
     actors: list[SagaActor] = []
     on_start = SagaActor.on_start
 
@@ -134,6 +138,58 @@ def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, monkeypatch: 
     bench.run_for(0.5)
     assert coordinator.counters["restarts"] == 1
     assert [actor.actor_stopped.is_set() for actor in actors] == [True, False]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(saga_module, "save"), (SagaActor, "_publish_command")])
+def test_what_fails_behind_a_turn_costs_a_restart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    """A save or a publication that raises is no part of any mail, and stops its actor all the same."""
+    original = getattr(owner, name)
+    calls = count(1)
+
+    def raise_once(*arguments: Any, **named: Any) -> object:
+        if next(calls) == 2:
+            raise KeyError("once")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, raise_once)
+    coordinator = bench.coordinator(TRIP)
+    serve(bench, *SERVICES)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: "completed" in bench.peer.turns(ID), limit_seconds=1.0)
+    assert coordinator.counters["restarts"] == 1
+
+
+@pytest.mark.parametrize("by_timer", [False, True])
+def test_what_an_actor_has_not_saved_goes_with_it(bench: Bench, by_timer: bool) -> None:
+    """Of a turn in which it raises nothing is saved, and nothing after it: the journal leads to the snapshot."""
+    calls = count(1)
+
+    def raise_at_second(view: View) -> object:
+        if next(calls) == 2:
+            raise KeyError("second")
+        return view.input
+
+    step = replace(HOTEL, timeout_seconds=0.5, retry=EAGER)
+    # Asked again by the timer, or asked first when both that it comes after have answered in one message.
+    first = replace(step, payload=raise_at_second) if by_timer else step
+    third = replace(step, name="zoo", after=("hotel", "museum"), payload=raise_at_second)
+    coordinator = bench.coordinator(Saga("trip", (first, replace(step, name="museum"), third)))
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: len(bench.peer.commands) == 2)
+    if not by_timer:
+        next(calls)
+        bench.peer.send(subjects.reply(MAIN), *map(reply_to, bench.peer.commands))
+    bench.until(lambda: coordinator.counters["restarts"] == 1)
+    bench.run_for(0.3)
+    with coordinator.environment.read() as tx:
+        entries = [sequence for sequence, _ in journal.read(tx, ID)]
+    assert entries == list(range(1, bench.record(coordinator, ID).sequence + 1))
+    for service in SERVICES:
+        bench.peer.serve(service, done)
+    bench.until(lambda: "completed" in bench.peer.turns(ID))
 
 
 def test_a_failure_that_is_mended_in_time_costs_a_restart(bench: Bench) -> None:
