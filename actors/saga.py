@@ -130,7 +130,6 @@ class SagaActor(EventActor):
         self._report(Crashed(self._record, exception_value))
 
     def on_stop(self) -> None:
-        self.on_turn_end()
         self._stop_timer()
 
     def on_turn_end(self) -> None:

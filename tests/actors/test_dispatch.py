@@ -113,6 +113,21 @@ def test_an_exception_under_tell_stops_the_actor(loop: SimulatedLoop) -> None:
         ref.tell("to the dead")
 
 
+def test_an_exception_at_the_end_of_a_turn_stops_the_actor(loop: SimulatedLoop) -> None:
+    """What the messages of a turn have in common may fail too, and `on_failure` hears it."""
+
+    class Heedless(Echo):
+        def on_turn_end(self) -> None:
+            if "one" in self.noted:
+                raise LookupError("at the end")
+
+    actor, ref = start(loop, Heedless)
+    ref.tell("one")
+    loop.run_until_idle()
+    assert [str(failure) for failure in actor.failures] == ["at the end"]
+    assert not ref.is_alive()
+
+
 def test_an_exception_under_ask_goes_to_the_caller(loop: SimulatedLoop) -> None:
     """Who asked gets the exception, and the actor lives."""
     _, ref = start(loop)

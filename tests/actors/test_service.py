@@ -148,6 +148,14 @@ def test_an_unconditional_compensation_that_throws_leaves_no_tombstone(shop: Sho
     assert shop.counts(ONE) == {"release": 1}
 
 
+def test_an_unconditional_compensation_cannot_refuse_what_was_never_done(shop: Shop) -> None:
+    """There is nothing that could stay done: it is a fault, and the ledger does not say that the step was done."""
+    assert shop.outcome(shop.undo(ONE, "release", "never")) == (FAULTED, "refused, though never done: not today")
+    assert shop.outcome(shop.undo(ONE, "release", attempt=2))[0] is DONE
+    assert shop.outcome(shop.command(ONE))[0] is REFUSED
+    assert shop.counts(ONE) == {"release": 1}
+
+
 def test_an_unknown_handler_is_a_fault(shop: Shop) -> None:
     """A command for what the service does not have is a fault that names it, not a refusal: it may come with time."""
     outcome, value = shop.outcome(shop.command(ONE, "fly"))

@@ -8,17 +8,21 @@ from itertools import count
 from typing import Any
 
 import pytest
+from pykka.messages import _ActorStop
 
 from actors import saga as saga_module
 from actors.definition import Retry, Saga, View
 from actors.limits import Limits
-from actors.messages import CANCEL, RESUME
+from actors.messages import CANCEL, RESUME, to_envelope
 from actors.saga import SagaActor
-from actors.supervisor import SagaSupervisor
-from broker import subjects
+from actors.supervisor import SagaSupervisor, _Arrived
+from broker import codec, subjects
+from broker.receipt import Receipt
 from persistence import journal, snapshots
+from scenarios.simulation.node import SimulatedNode
 from tests.actors.bench import MAIN, Bench, reply_to
 from tests.actors.trip import HOTEL, ID, SERVICES, TRIP, WHO, counts, done, ids, parked_reason, serve
+from tests.broker.fakes import FakeDelivery
 
 
 class Breakable:
@@ -119,16 +123,28 @@ def test_resumed_too_soon_again_and_again_it_can_still_be_resumed(bench: Bench) 
     bench.until(lambda: "completed" in bench.peer.turns(ID))
 
 
-def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has submitted may fail when it has failed already: that wakes no second actor."""
-    actors: list[SagaActor] = []
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> list[SagaActor]:
+    """All sagas' actors, in the order in which they have begun."""
+    begun: list[SagaActor] = []
     on_start = SagaActor.on_start
 
     def remember(actor: SagaActor) -> None:
         on_start(actor)
-        actors.append(actor)
+        begun.append(actor)
 
     monkeypatch.setattr(SagaActor, "on_start", remember)
+    return begun
+
+
+def supervisor_of(coordinator: SimulatedNode) -> SagaSupervisor:
+    supervisor = coordinator.actors[0]._actor_weakref()
+    assert isinstance(supervisor, SagaSupervisor)
+    return supervisor
+
+
+def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, actors: list[SagaActor]) -> None:
+    """What it has submitted may fail when it has failed already: that wakes no second actor."""
     coordinator = bench.coordinator(TRIP)
     serve(bench)
     bench.peer.start(ID, "trip", WHO)
@@ -138,6 +154,39 @@ def test_an_actor_that_fails_twice_is_restarted_once(bench: Bench, monkeypatch: 
     bench.run_for(0.5)
     assert coordinator.counters["restarts"] == 1
     assert [actor.actor_stopped.is_set() for actor in actors] == [True, False]
+
+
+def test_who_is_being_restarted_does_not_come_back_beside_it(bench: Bench, actors: list[SagaActor]) -> None:
+    """Between its crash and its restart a saga has no actor; a page of those who come back is to make it none."""
+    coordinator = bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: bench.peer.of("hotel"))
+    with coordinator.environment.read() as tx:
+        stored = snapshots.load(tx, ID)
+    assert stored is not None
+    supervisor = supervisor_of(coordinator)
+    actors[0]._crash(KeyError("who"))
+    bench.until(lambda: supervisor._restarting)
+    assert not supervisor._come_back(ID, stored.snapshot)
+    bench.run_for(0.5)
+    assert [actor.actor_stopped.is_set() for actor in actors] == [True, False]
+
+
+def test_a_start_finds_its_saga_being_restarted(bench: Bench, actors: list[SagaActor]) -> None:
+    """Asked for again after a crash before its first save, it is not begun a second time beside its restart."""
+    payload = Breakable(KeyError("who"))
+    coordinator = bench.coordinator(breakable_trip(payload, payload))
+    serve(bench, "hotels")
+    start = bench.peer.start(ID, "trip", WHO)
+    supervisor = supervisor_of(coordinator)
+    bench.until(lambda: supervisor._restarting)
+    payload.error = None
+    delivery = FakeDelivery(payload=codec.join([codec.encode_envelope(to_envelope(start))]))
+    coordinator.actors[0].tell(_Arrived(delivery))
+    bench.until(lambda: "completed" in bench.peer.turns(ID))
+    assert len(actors) == 2
+    assert delivery.acks == 1
 
 
 @pytest.mark.parametrize(("owner", "name"), [(saga_module, "save"), (SagaActor, "_publish_command")])
@@ -231,8 +280,7 @@ def test_a_supervisor_stops_all_its_sagas(bench: Bench) -> None:
     for saga in ids(3):
         bench.peer.start(saga, "trip", WHO)
     bench.until(lambda: len(bench.peer.answers) == 3)
-    supervisor = coordinator.actors[0]._actor_weakref()
-    assert isinstance(supervisor, SagaSupervisor)
+    supervisor = supervisor_of(coordinator)
     refs = dict(supervisor._sagas)
     refs[ids(3)[0]].actor_stopped.set()  # as a timer that has failed a moment ago leaves it
     supervisor.stop()
@@ -241,6 +289,23 @@ def test_a_supervisor_stops_all_its_sagas(bench: Bench) -> None:
     heard = len(bench.peer.commands)
     bench.run_for(60.0)
     assert len(bench.peer.commands) == heard
+
+
+def test_what_is_decided_in_the_turn_of_its_stop_is_saved(bench: Bench) -> None:
+    """Stopped in good order, a saga loses nothing of what it has heard before: saved, published, acknowledged."""
+    coordinator = bench.coordinator(TRIP)
+    serve(bench)
+    bench.peer.start(ID, "trip", WHO)
+    bench.until(lambda: bench.peer.of("hotel"))
+    bench.run_for(0.5)
+    delivery = FakeDelivery()
+    ref = supervisor_of(coordinator)._sagas[ID]
+    ref.tell([(reply_to(bench.peer.of("hotel")[0]), Receipt(delivery))])
+    ref.tell(_ActorStop())
+    bench.until(lambda: bench.peer.of("flight"))
+    bench.run_for(0.5)
+    assert (bench.record(coordinator, ID).sequence, delivery.acks) == (2, 1)
+    assert not ref.is_alive()
 
 
 def test_a_stop_under_load_is_clean(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -56,6 +56,8 @@ class Till:
     def release(self, tx: ServiceTransaction, command: Command, recorded: object) -> None:
         if self.throws(command):
             raise RuntimeError("the drawer is stuck")
+        if command.payload == "never":
+            raise Refused("not today")
         tx.put("notes", command.saga_id, ["released", recorded])
         count(tx, command.saga_id, "release")
 

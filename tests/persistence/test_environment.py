@@ -108,6 +108,24 @@ def test_locked_by_another_process(tmp_path: Path) -> None:
     with_epoch.close()
 
 
+def test_a_killed_reader_pins_nothing_at_the_next_start(tmp_path: Path) -> None:
+    """What it was reading is given up, though others that look in are alive: the file would grow for ever."""
+    Environment.open(tmp_path, ("a",)).close()
+    look = "import lmdb, os, sys; database = lmdb.open(sys.argv[1], readonly=True); "
+    alive = look + "print(flush=True); sys.stdin.read()"
+    killed = look + "reading = database.begin(); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", alive, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+        environment = Environment.open(tmp_path, ("a",))
+        assert "no active readers" in environment._lmdb.readers()
+        environment.close()
+        other.stdin.close()
+
+
 def test_fenced_by_a_newer_epoch(make: MakeEnvironment) -> None:
     """Once another process has claimed a newer epoch, nothing can be committed here."""
     environment = make()
