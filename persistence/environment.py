@@ -180,14 +180,25 @@ class Environment:
         except lmdb.Error as error:
             raise from_lmdb(error, self.path) from error
 
-    def close(self) -> None:
-        """Release the database and the lock, after the transaction of another thread, if any. Idempotent."""
-        with self._write_lock, self._map_lock:
-            if not self._closed:
-                self._closed = True
-                self._lmdb.close()
-                if self._lock is not None:
-                    self._lock.release()
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """Release the database and the lock, after the transaction of another thread, if any. Idempotent.
+
+        One that does not end in time, since its disk hangs, leaves both to the end of the process.
+        """
+        if not self._write_lock.acquire(timeout=timeout_seconds):
+            return
+        try:
+            with self._map_lock:
+                self._close()
+        finally:
+            self._write_lock.release()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._lmdb.close()
+            if self._lock is not None:
+                self._lock.release()
 
     def _open_again(self, map_size_bytes: int) -> None:
         """Get the map back that a refused growth has cost: LMDB unmaps first, and py-lmdb then closes it all."""

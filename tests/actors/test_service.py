@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from actors import outbox
 from actors.handlers import HandlersError, handlers_of
 from actors.messages import Command, StartAnswer, StartSaga, to_envelope
 from actors.service import LedgerLimits, _Arrived
@@ -214,6 +215,17 @@ def test_a_command_is_acknowledged_only_when_its_reply_is_stored(bench: Bench) -
     assert shop.counts(ONE) == {"take": 1}
 
 
+def test_what_the_store_does_not_take_is_not_acknowledged(shop: Shop) -> None:
+    """A command, or the answer to a start, that a failed store has not kept stays with the broker."""
+    assert shop.node.node is not None
+    shop.node.node.committer.close()
+    for message in (shop.command(ONE), StartAnswer(ONE, accepted=True)):
+        shop.bench.peer.publish(subjects.command("till"), codec.join([codec.encode_envelope(to_envelope(message))]))
+    shop.bench.run_for(1.0)
+    assert shop.bench.held("SAGA_COMMAND") == 2
+    assert shop.bench.peer.replies == []
+
+
 def test_a_slow_command_is_put_off_alone(shop: Shop) -> None:
     """A delay puts its own command off and no other of the batch; the batch is acknowledged when all is answered."""
     slow, quick = saga_id("slow"), saga_id("quick")
@@ -303,6 +315,24 @@ def test_the_outbox_survives_a_crash(bench: Bench) -> None:
     shop.node.start()
     bench.until(lambda: bench.peer.starts)
     assert [start.saga_id for start in bench.peer.starts] == [ONE]
+
+
+def test_not_all_that_is_unanswered_is_sent_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart with many unanswered starts they leave in portions, the first ones first."""
+    monkeypatch.setattr(outbox, "SENDS_A_CHECK", 2)
+    shop = open_shop(bench)
+    ids = [saga_id(f"s{number}") for number in range(5)]
+    shop.send(*(shop.command(one, "open_shop") for one in ids))
+    shop.node.crash()
+    bench.run_for(1.0)
+    bench.peer.listen(subjects.starts())
+    bench.run_for(1.0)
+    bench.peer.starts.clear()
+    shop.node.start()
+    bench.run_for(0.5)
+    assert [start.saga_id for start in bench.peer.starts] == ids[:2]
+    bench.run_for(1.0)
+    assert [start.saga_id for start in bench.peer.starts] == ids[:4]
 
 
 def test_a_refused_action_starts_nothing(shop: Shop) -> None:

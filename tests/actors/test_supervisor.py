@@ -59,6 +59,7 @@ def test_an_input_that_equals_nothing_equals_itself(bench: Bench) -> None:
     ("definition", "saga", "input_", "reason"),
     [
         ("trip", ID, {"who": "Bob"}, "another saga has this id already"),
+        ("journey", ID, WHO, "another saga has this id already"),
         ("journey", saga_id("journey"), WHO, "no definition 'journey' is known here"),
         ("trip", "no-time-in-it", WHO, "a saga id must begin with its time of creation"),
     ],

@@ -1,6 +1,7 @@
 """The production runner: one thread beside an asyncio loop."""
 
 import asyncio
+import sys
 import threading
 from functools import partial
 
@@ -66,10 +67,14 @@ def test_outcomes() -> None:
         def fail() -> None:
             raise error
 
-        thread(lambda: 1, outcomes.put_nowait)
-        thread(fail, outcomes.put_nowait)
-        thread(lambda: 2, outcomes.put_nowait)
-        assert [await outcomes.get() for _ in range(3)] == [1, error, 2]
+        for _ in range(2):  # on the thread, then on the loop
+            thread(lambda: 1, outcomes.put_nowait)
+            thread(fail, outcomes.put_nowait)
+            thread(sys.exit, outcomes.put_nowait)  # a user's handler may: the loop is not to wait for it for ever
+            thread(lambda: 2, outcomes.put_nowait)
+            first, failed, ended, last = [await outcomes.get() for _ in range(4)]
+            assert (first, failed, last) == (1, error, 2)
+            assert isinstance(ended, SystemExit)
         thread.close()
 
     asyncio.run(run())
@@ -152,6 +157,27 @@ def test_close_finishes_what_was_given() -> None:
         thread(lambda: ran.append("late"), ran.append)
         await asyncio.sleep(0)
         assert "late" not in ran
+
+    asyncio.run(run())
+
+
+def test_close_does_not_wait_for_ever() -> None:
+    """A disk that hangs keeps nobody from ending."""
+
+    async def run() -> None:
+        thread = CommitThread(asyncio.get_running_loop())
+        hangs = threading.Event()
+
+        def job() -> None:
+            thread.written()
+            hangs.wait(10)
+
+        thread(job, lambda _: None)
+        thread.close(timeout_seconds=0.01)
+        assert not hangs.is_set()
+        assert thread._thread.is_alive()
+        hangs.set()
+        thread.close()
 
     asyncio.run(run())
 

@@ -397,6 +397,16 @@ def test_reads_beside_growth(make: MakeEnvironment) -> None:
     thread.join()
 
 
+def test_a_foreign_growth_is_not_followed_under_a_reader(environment: Environment) -> None:
+    """To adopt the new size would move the map from under what this thread reads: whoever reads begins again."""
+
+    def begin() -> None:
+        raise lmdb.MapResizedError("as another process has left it")
+
+    with environment.read(), pytest.raises(StorageError, match="grown by another process during a read"):
+        environment._adopting(begin)
+
+
 def test_close(make: MakeEnvironment) -> None:
     """Closing twice is closing once; afterwards everything is ClosedError, and the directory is free."""
     environment = make()
@@ -432,6 +442,30 @@ def test_close_waits_for_the_transaction_of_another_thread(make: MakeEnvironment
     steps.append("closed")
     thread.join()
     assert steps == ["written", "closed"]
+    with make().read() as tx:
+        assert tx.get("a", b"k") == b"v"
+
+
+def test_close_does_not_wait_for_ever(make: MakeEnvironment) -> None:
+    """A disk that hangs keeps nobody from ending: what another thread is at stays open, and locked, and may end."""
+    environment = make()
+    begun, hangs = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with environment.write() as tx:
+            begun.set()
+            hangs.wait(10)
+            tx.put("a", b"k", b"v")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    begun.wait(10)
+    environment.close(timeout_seconds=0.01)
+    with pytest.raises(LockedError):
+        Environment.open(environment.path, ("a",))
+    hangs.set()
+    thread.join()
+    environment.close()
     with make().read() as tx:
         assert tx.get("a", b"k") == b"v"
 

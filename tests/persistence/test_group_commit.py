@@ -213,6 +213,16 @@ def test_crash_in_probe(environment: Environment, point: str, stored: list[str])
     assert bench.reports == []
 
 
+def test_it_says_when_only_the_disk_is_left(environment: Environment) -> None:
+    """When all works of the group have run, and before it is committed: then the loop need not wait."""
+    steps: list[str] = []
+    bench = Bench(environment, probe=lambda point, _: steps.append(point), on_written=lambda: steps.append("written"))
+    bench.submit("1", lambda _: steps.append("work"))
+    bench.submit("2", lambda _: steps.append("work"))
+    bench.loop.settle()
+    assert steps == ["work", "work", "commit.before", "written", "commit.after"]
+
+
 def test_close(bench: Bench) -> None:
     """After close no work is accepted; what was accepted before is committed and reported."""
     bench.submit("1")
