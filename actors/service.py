@@ -192,7 +192,11 @@ class Service(EventActor):
         if command.saga_id < horizon:
             return Outcome.REFUSED, "the saga is older than what this service remembers"
         stored = ledger.get(tx, name, command.saga_id, command.step)
-        entry = None if stored is None else _to_entry(stored)
+        try:
+            entry = None if stored is None else _to_entry(stored)
+        except (ValueError, TypeError, LookupError) as error:
+            batch.counts["faulted"] += 1
+            return Outcome.FAULTED, f"its entry in the ledger cannot be read: {error}"[:_MAX_REASON_CHARS]
         due = owed(entry, command.verb, command.round, settles=command.handler == "")
         if isinstance(due, Answer) and not (due.entry is not None and command.handler in self._table.unconditional):
             if due.entry is None:
@@ -319,5 +323,6 @@ def _write(tx: Transaction, service: str, command: Command, entry: Entry) -> Non
 
 
 def _to_entry(stored: bytes) -> Entry:
+    """Raises ValueError, TypeError or LookupError for what is no entry."""
     fields: Any = unpack(stored)
     return Entry(Mark(fields[0]), *fields[1:])

@@ -157,6 +157,19 @@ def test_an_unconditional_compensation_cannot_refuse_what_was_never_done(shop: S
     assert shop.counts(ONE) == {"release": 1}
 
 
+@pytest.mark.parametrize("stored", [b"\xc1", b"\x07", b"\x80", b"\x94\x63\x00\xc0\xa0"])
+def test_an_entry_that_cannot_be_read_is_a_fault_of_its_command(shop: Shop, stored: bytes) -> None:
+    """What was answered once cannot be known: it is not executed, not guessed at, and the rest of its batch runs."""
+    other = saga_id("other")
+    shop.node.environment.update(lambda tx: ledger.put(tx, "till", ONE, "step", stored))
+    replies = shop.send(shop.command(ONE), shop.undo(ONE), shop.command(other))
+    assert [reply.outcome for reply in replies] == [FAULTED, FAULTED, DONE]
+    assert str(replies[0].value).startswith("its entry in the ledger cannot be read: ")
+    assert (shop.counts(ONE), shop.counts(other)) == (None, {"take": 1})
+    with shop.node.environment.read() as tx:
+        assert ledger.get(tx, "till", ONE, "step") == stored
+
+
 def test_an_unknown_handler_is_a_fault(shop: Shop) -> None:
     """A command for what the service does not have is a fault that names it, not a refusal: it may come with time."""
     outcome, value = shop.outcome(shop.command(ONE, "fly"))
