@@ -12,11 +12,10 @@ is passed over, as the first and as the second.
 """
 
 import gc
-import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +27,7 @@ from scenarios.simulation.crash_paths import Case, base_request, failing_paths, 
 from scenarios.simulation.crash_report import Cell, CrashFailure, CrashReport
 from scenarios.simulation.disk import shared_scratch
 from scenarios.simulation.progress import progress
+from scenarios.simulation.workers import handed_out, workers
 
 Show = Callable[[str, int, int, str, str], None]
 """Called with what is being done, how many of how many are behind, what is counted, and a word on them."""
@@ -175,16 +175,11 @@ class _Explorer:
         if self._workers == 1:
             yield from (self._subject.live(*task, brief=brief) for task in tasks)
             return
-        fork = multiprocessing.get_context("fork")
-        initargs = (self._subject, brief)
-        with (
-            shared_scratch(),  # the workers are forked: they know of it
-            ProcessPoolExecutor(self._workers, mp_context=fork, initializer=_adopt, initargs=initargs) as pool,
-        ):
-            try:
-                yield from pool.map(_live, tasks, chunksize=_CHUNK)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        # The workers are forked: they know of the scratch.
+        with shared_scratch(), workers(self._workers, "fork", _adopt, (self._subject, brief)) as pool:
+            chunks = deque(handed_out(pool, _live, tasks, _CHUNK))
+            while chunks:  # each is let go of when it has been looked at
+                yield from chunks.popleft().result()
 
     def _judge(self, life: Life) -> None:
         if life.complaints:
@@ -200,9 +195,9 @@ def _adopt(subject: _Subject, brief: bool) -> None:
     gc.freeze()  # what is there now stays: only what lives leave behind is worth a look
 
 
-def _live(task: Task) -> Life:
+def _live(tasks: Sequence[Task]) -> list[Life]:
     subject, brief = _adopted[0]
-    return subject.live(*task, brief=brief)
+    return [subject.live(*task, brief=brief) for task in tasks]
 
 
 def _ignore(_what: str, _behind: int, _of: int, _unit: str, _words: str) -> None:

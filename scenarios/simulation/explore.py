@@ -2,12 +2,12 @@
 
 import gc
 import logging
-import multiprocessing
 import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -23,6 +23,7 @@ from scenarios.simulation.progress import Progress, Tell
 from scenarios.simulation.result import SOMETIMES, SimResult
 from scenarios.simulation.shrink import MAX_ATTEMPTS, few_of, kind_of, shrink
 from scenarios.simulation.simulate import simulate
+from scenarios.simulation.workers import handed_out, workers
 
 MAX_SHOWN = 3
 """So many failures are told in full, and shrunk; of the others only the seeds."""
@@ -147,14 +148,14 @@ def first_violation(result: SimResult) -> str:
 
 def _lives(batch: Batch, scenario: Scenario) -> Iterator[SimResult]:
     seeds = range(batch.first_seed, batch.first_seed + batch.seeds)
-    workers = min(batch.workers or os.cpu_count() or 1, max(1, batch.seeds // CHUNK))
-    if workers == 1:
+    count = min(batch.workers or os.cpu_count() or 1, max(1, batch.seeds // CHUNK))
+    if count == 1:
         yield from (_live(batch, scenario, seed) for seed in seeds)
         return
     # Spawned, not forked: LMDB must not be taken over a fork.
-    spawn = multiprocessing.get_context("spawn")
-    with shared_scratch() as scratch, spawn.Pool(workers, _adopt, (batch, scratch)) as pool:
-        yield from pool.imap_unordered(_live_adopted, seeds, chunksize=CHUNK)
+    with shared_scratch() as scratch, workers(count, "spawn", _adopt, (batch, scratch)) as pool:
+        for chunk in as_completed(handed_out(pool, _live_adopted, seeds, CHUNK)):
+            yield from chunk.result()
 
 
 def _live(batch: Batch, scenario: Scenario, seed: int) -> SimResult:
@@ -172,8 +173,8 @@ def _adopt(batch: Batch, scratch: Path) -> None:
     gc.freeze()  # what is there now stays: only what lives leave behind is worth a look
 
 
-def _live_adopted(seed: int) -> SimResult:
-    return _live(*_adopted[0], seed)
+def _live_adopted(seeds: Sequence[int]) -> list[SimResult]:
+    return [_live(*_adopted[0], seed) for seed in seeds]
 
 
 # --- a failure in full -------------------------------------------------------------------------------------------
