@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 import threading
+from asyncio import _set_running_loop
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -291,7 +292,13 @@ class CommitThread:
         if self._closed:
             return  # the node has ended without it: nothing of the job is written, and nobody is told
         if self._disk_seconds < _QUICK_DISK_SECONDS and not self._given:
-            self._loop.call_soon(done, self._outcome(job))
+            # As on the thread: a work that runs an event loop of its own may, whatever the disk is like.
+            _set_running_loop(None)
+            try:
+                outcome = self._outcome(job)
+            finally:
+                _set_running_loop(self._loop)
+            self._loop.call_soon(done, outcome)
             return
         self._given += 1
         self._writing.acquire()

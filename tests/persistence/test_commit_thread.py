@@ -113,6 +113,24 @@ def test_runs_on_the_loop_while_the_disk_is_quick(monkeypatch: pytest.MonkeyPatc
     asyncio.run(run())
 
 
+def test_a_work_may_run_a_loop_of_its_own_on_either_thread() -> None:
+    """What a handler may do does not depend on how quick the disk is; the loop that waits for it is as it was."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        thread = CommitThread(loop)
+        for _ in range(2):  # on the thread, then on the loop's own
+            done: asyncio.Future[object] = loop.create_future()
+            thread(lambda: asyncio.run(asyncio.sleep(0, threading.get_ident())), done.set_result)
+            assert asyncio.get_running_loop() is loop
+            ran_on.append(await done)
+        thread.close()
+
+    ran_on: list[object] = []
+    asyncio.run(run())
+    assert [ident == threading.get_ident() for ident in ran_on] == [False, True]
+
+
 def test_order_is_kept_between_thread_and_loop() -> None:
     """However quick the disk has become: while the thread has jobs, it is given the next one too."""
     ran: list[tuple[int, bool]] = []
