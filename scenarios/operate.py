@@ -113,6 +113,13 @@ def _too_late(saga: Saga | None, saga_id: str, standing: _Standing) -> str:
     return f"{saga_id}: too late to cancel; {pivot} is done, and it only goes forward; it is {standing.words()}"
 
 
+def _is_over(saga: Saga | None, saga_id: str, standing: _Standing, action: str) -> Answer:
+    """What is to be said of a saga that has ended, whether or not its definition is known here."""
+    if action == CANCEL and _is_past_cancel(standing):
+        return Answer(_too_late(saga, saga_id, standing), is_refused=True)
+    return _nothing_to_do(saga_id, standing, action)
+
+
 # --- without a coordinator -------------------------------------------------------------------------------------
 
 
@@ -183,6 +190,8 @@ async def ask(
     saga = sagas.get(before.record.definition)
     if saga is not None and not before.record.matches(saga):
         saga = None
+    if before.record.state.phase >= Phase.COMPLETED:
+        return _is_over(saga, saga_id, before, action)
     # A parked note over a state that is not parked: its coordinator does not know its definition.
     if saga is not None and (before.park_note is None or action == CANCEL):
         refusal = _refusal(saga, saga_id, before, action)
@@ -214,10 +223,10 @@ async def _answer(environment: Environment, saga: Saga | None, saga_id: str, act
         if action == CANCEL:
             return await _answer_to_cancel(environment, saga, saga_id, asked)
         return Answer(f"{asked}it is {standing.words()}")
+    if standing.record.state.phase >= Phase.COMPLETED:
+        return _is_over(saga, saga_id, standing, action)
     if action == CANCEL and _is_past_cancel(standing):
         return Answer(_too_late(saga, saga_id, standing), is_refused=True)
-    if standing.record.state.phase >= Phase.COMPLETED:
-        return _nothing_to_do(saga_id, standing, action)
     silence = f"nothing has come of it in {ANSWER_SECONDS:g} s; it is {standing.words()}"
     return Answer(asked + silence, is_refused=True)
 

@@ -168,6 +168,21 @@ def test_a_definition_that_is_not_known_here(data: Path, capsys: pytest.CaptureF
     assert "its definition 'trip' is not the one known here" in err
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "says"), [("cancel", 1, "too late to cancel"), ("resume", 0, "nothing to resume")]
+)
+def test_an_ended_saga_whose_definition_is_not_known_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, status: int, says: str
+) -> None:
+    """Beside a coordinator too it is said at once: nobody is asked, so no broker is needed."""
+    coordinator = Coordinator(tmp_path)
+    coordinator.play(COMPLETED, always)
+    coordinator.environment.close()
+    (tmp_path / "run.json").unlink(missing_ok=True)
+    with held(tmp_path):
+        assert run(tmp_path, action, COMPLETED, capsys) == (status, f"{COMPLETED}: {says}; it is completed\n", "")
+
+
 # --- through the coordinator: what is told of what it does -------------------------------------------------------
 
 
