@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from persistence.errors import StorageError
-from scenarios.scenario import ScenarioError
+from persistence.transaction import Transaction
+from scenarios.scenario import Domain, Findings, ScenarioError
 
 MAX_REASON_CHARS = 300
 
@@ -21,6 +22,22 @@ def call(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         raise
     except (Exception, SystemExit) as error:
         raise ScenarioError(f"{_place(error)}{what}: {in_words(error)}") from error
+
+
+def audit_of(domain: Domain, tx: Transaction, *, settled: bool) -> Findings:
+    """What a domain's audit finds. Raises ScenarioError if it cannot work."""
+    found = call("the domain's audit", domain.audit, tx, settled)
+    if not isinstance(found, Findings):
+        raise ScenarioError(f"domain {domain.name!r}: audit must give Findings, not {found!r:.80}")
+    return found
+
+
+def status_of(domain: Domain, tx: Transaction, saga_id: str) -> str:
+    """What a domain says became of a request. Raises ScenarioError if it cannot tell."""
+    found = call("the domain's status", domain.status, tx, saga_id)
+    if not isinstance(found, str):
+        raise ScenarioError(f"domain {domain.name!r}: status must give text, not {found!r:.80}")
+    return found
 
 
 def in_words(error: BaseException) -> str:

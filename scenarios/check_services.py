@@ -12,7 +12,7 @@ from actors.state import TERMINAL, Status
 from broker.codec import CodecError, unpack
 from persistence import ledger, pruning, snapshots
 from persistence.transaction import Transaction
-from scenarios.calling import call
+from scenarios.calling import audit_of, call, status_of
 from scenarios.findings import DIFFERENT_TIMES, RESTORE, Findings
 from scenarios.scenario import PLACE, SERVICES, Scenario, ScenarioError
 
@@ -150,7 +150,7 @@ class ServiceCheck:
 
     def _status(self, saga_id: str) -> str:
         try:
-            return call("the domain's status", self._domain.status, self._tx, saga_id)
+            return status_of(self._domain, self._tx, saga_id)
         except ScenarioError:
             return "unreadable"  # the audit says why
 
@@ -162,7 +162,7 @@ class ServiceCheck:
             not self._starts and self._coordinator is not None and not snapshots.counts(self._coordinator).active
         )
         try:
-            found = call("the domain's audit", self._domain.audit, self._tx, is_settled)
+            found = audit_of(self._domain, self._tx, settled=is_settled)
         except ScenarioError as error:
             self._add("books not understood", f"the books cannot be read: {error}", RESTORE)
             return

@@ -50,6 +50,7 @@ class Journey:
     pivot_at: float | None = None
     ended_at: float | None = None
     end: str = ""
+    why: str = ""  # the latest reason that was heard for what became of it
     ended_before: bool = False  # in an earlier run, which this one resumes
 
 
@@ -259,6 +260,8 @@ class Load:
         delivery.ack()
 
     def _on_reply(self, journey: Journey, reply: Reply) -> None:
+        if reply.outcome is not Outcome.DONE:
+            journey.why = f"{PLACE} {reply.outcome.name.lower()}: {reply.value}"
         if reply.outcome is Outcome.REFUSED:
             self._end(journey, Fate.REJECTED.value)
         elif reply.outcome is Outcome.DONE:
@@ -272,6 +275,7 @@ class Load:
                     self._on_event(message)
                 journey = self._under_way.get(message.saga_id)
                 if journey is not None:
+                    journey.why = message.reason or journey.why
                     self._on_turn(journey, message.turn)
         delivery.ack()
 
@@ -307,6 +311,7 @@ class Load:
         one may have been turned back."""
         return [
             f"order {journey.saga_id} ended {journey.end}; it must be {journey.request.fate.value}"
+            + (f" ({journey.why})" if journey.why else "")
             for journey in self.ended
             if not _fits(journey, patient)
         ]

@@ -13,7 +13,7 @@ from persistence import snapshots
 from persistence.environment import Environment
 from persistence.errors import ClosedError, StorageError
 from persistence.transaction import Transaction
-from scenarios.calling import call
+from scenarios.calling import audit_of, status_of
 from scenarios.inspection import Inspector, Life
 from scenarios.load import SAGA_ENDS
 from scenarios.scenario import COORDINATOR, SERVICES, Findings, Scenario, ScenarioError
@@ -84,18 +84,12 @@ class Stores:
     def status(self, saga_id: str) -> str:
         """What the domain says became of a request, whether or not its saga has ended."""
         with self.environment(SERVICES).read() as tx:
-            found = call("the domain's status", self._scenario.domain.status, tx, saga_id)
-        if not isinstance(found, str):
-            raise ScenarioError(f"domain {self._scenario.domain.name!r}: status must give text, not {found!r:.80}")
-        return found
+            return status_of(self._scenario.domain, tx, saga_id)
 
     def audit(self, *, settled: bool) -> Findings:
         """What the domain's audit finds in the services' data."""
         with self.environment(SERVICES).read() as tx:
-            found = call("the domain's audit", self._scenario.domain.audit, tx, settled)
-        if not isinstance(found, Findings):
-            raise ScenarioError(f"domain {self._scenario.domain.name!r}: audit must give Findings, not {found!r:.80}")
-        return found
+            return audit_of(self._scenario.domain, tx, settled=settled)
 
     def impossible_sagas(self) -> list[str]:
         """What the coordinator must not hold at the end: a saga neither finished nor parked, or both."""

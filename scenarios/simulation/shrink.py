@@ -94,5 +94,5 @@ def _milder(plan: FaultPlan) -> Iterator[FaultPlan]:
 
 
 def kind_of(violation: str) -> str:
-    """What a violation is about, without the ids and numbers that differ from life to life."""
-    return re.sub(r"\S*\d\S*", "#", violation)[:60]
+    """What a violation is about, without reasons, ids and numbers, which differ from life to life."""
+    return re.sub(r"\S*\d\S*", "#", violation.partition(" (")[0])[:60]

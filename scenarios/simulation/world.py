@@ -18,6 +18,7 @@ from broker.simulated import Faults, SimulatedBroker
 from persistence import snapshots
 from persistence.errors import StorageError
 from persistence.transaction import Transaction
+from scenarios.calling import audit_of, status_of
 from scenarios.duplicating import DuplicatingBroker
 from scenarios.load import CLIENT, Load
 from scenarios.scenario import COORDINATOR_NAME, SERVICES, Findings, Scenario
@@ -152,7 +153,7 @@ class SimulatedWorld:
     def audit(self, *, settled: bool = True) -> Findings:
         """What the domain's oracles find in the services' data."""
         with self._joined() as tx:
-            return self.scenario.domain.audit(tx, settled)
+            return audit_of(self.scenario.domain, tx, settled=settled)
 
     def close(self) -> None:
         self.load.close()
@@ -205,7 +206,7 @@ class SimulatedWorld:
         """How a request ended, as the store knows it; nothing while a service that knows it is down."""
         try:
             with self._joined() as tx:
-                return self.scenario.domain.status(tx, saga_id)
+                return status_of(self.scenario.domain, tx, saga_id)
         except StorageError:
             return ""
 

@@ -1,7 +1,16 @@
 """Scenario files whose own code fails while they run: the run stops cleanly, with one line, at once."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+import run_sim
+from scenarios import library
+from scenarios.chaos.plan import FaultPlan
+from scenarios.scenario import Conduct
+from scenarios.simulation.simulate import simulate
 from tests.scenarios.conftest import Sim
 
 STORY = """
@@ -124,3 +133,36 @@ def test_a_scenario_without_a_sequential_saga_says_so(sim: Sim) -> None:
     done = sim("run", "mine.py", "--plain", "--data", "data", "--sequential")
     assert (done.returncode, (sim.home / "data").exists()) == (2, False)
     assert "has no saga 'order-sequential' for --sequential" in done.stderr
+
+
+STATUS = DEFAULTS + 'domain["status"] = lambda tx, saga_id: None\n'
+LOST_NEWS = """
+from scenarios.scenario import Fault
+fields["faults"] = (Fault("messages", at_seconds=0.0, seconds=20.0, detail="lose_publish", value=0.5),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (AUDIT, "the domain's audit: ValueError: the books are gone"),
+        (LAST_AUDIT, "audit must give Findings, not None"),
+        (STATUS + LOST_NEWS, "status must give text, not None"),
+    ],
+)
+def test_in_a_simulation_it_is_the_same_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str, words: str
+) -> None:
+    """What real mode would say of the scenario's own code, before or after the load has ended."""
+    (tmp_path / "mine.py").write_text(STORY.format(code=code))
+    status = run_sim.main(["run", str(tmp_path / "mine.py"), "--mode", "sim", "--seed", "1"])
+    err = capsys.readouterr().err
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert words in err
+
+
+def test_an_order_that_ended_otherwise_says_why() -> None:
+    """A handler that faults is found by the line of the first order that it has turned back."""
+    scenario = replace(library.find("happy"), conducts={"payment": Conduct(faulty_attempts=1000)})
+    result = simulate(scenario, 1, FaultPlan(1, 1))
+    assert re.search(r"ended compensated; it must be completed \(\w+ faulted, .*: .*\)", result.violations[0])
