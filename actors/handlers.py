@@ -19,6 +19,7 @@ back then. Any exception but `Refused` is a fault: rolled back too, and the comm
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Protocol, TypeVar
 
 from actors import outbox
@@ -88,20 +89,35 @@ class HandlerTable:
 
 
 def handlers_of(service: ServiceHandlers) -> HandlerTable:
-    """Find the marked methods. Raises HandlersError if there is no action."""
+    """Find the marked methods. Raises HandlersError if there is no action, or one that cannot be called."""
     table = HandlerTable({}, {}, frozenset())
     unconditional = set()
     for name in dir(type(service)):
         role = getattr(getattr(type(service), name), _ROLE, None)
+        if role is None:
+            continue
+        handler = getattr(service, name)
         if role == "action":
-            table.actions[name] = getattr(service, name)
-        elif role is not None:
-            table.compensations[name] = getattr(service, name)
+            _check_call(service, name, handler, "transaction, command")
+            table.actions[name] = handler
+        else:
+            _check_call(service, name, handler, "transaction, command, recorded")
+            table.compensations[name] = handler
             if role != "compensation":
                 unconditional.add(name)
     if not table.actions:
         raise HandlersError(f"service {service.name!r} ({type(service).__name__}) has no method marked @action")
     return HandlerTable(table.actions, table.compensations, frozenset(unconditional))
+
+
+def _check_call(service: ServiceHandlers, name: str, handler: Callable[..., object], parameters: str) -> None:
+    what = f"service {service.name!r}: {name} ({type(service).__name__})"
+    if iscoroutinefunction(handler) or isgeneratorfunction(handler) or isasyncgenfunction(handler):
+        raise HandlersError(f"{what} is async or a generator; a handler is a plain method")
+    try:
+        signature(handler).bind(*parameters.split(", "))
+    except TypeError:
+        raise HandlersError(f"{what} must take (self, {parameters})") from None
 
 
 class ServiceTransaction:

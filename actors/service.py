@@ -156,7 +156,7 @@ class Service(EventActor):
         assert self._delay_seconds is not None
         try:
             return float(self._delay_seconds(command))
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("%s: delay_seconds raised", self._handlers.name, extra={"saga_id": command.saga_id})
             return 0.0
 
@@ -234,7 +234,7 @@ class Service(EventActor):
             return Outcome.REFUSED, reason
         except StorageError:
             raise  # the store's, not the handler's: the whole group is tried again
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             batch.counts["faulted"] += 1
             reason = f"{type(error).__name__}: {words_of(error)}"[:_MAX_REASON_CHARS]
             logger.debug("%s: where %s faulted", command.saga_id, command.step, exc_info=error)

@@ -97,6 +97,10 @@ def _check_services(scenario: Scenario) -> None:
 
 
 def _named_handlers(service: ServiceHandlers) -> tuple[str, HandlerTable]:
+    if isinstance(service, type):
+        raise ScenarioError(
+            f"services must give instances, {service.__name__}() and not the class {service.__name__}"
+        )
     what = f"service {type(service).__name__}"
     name, tables = getattr(service, "name", None), getattr(service, "tables", None)
     if not isinstance(name, str) or not isinstance(tables, tuple) or not all(isinstance(t, str) for t in tables):

@@ -95,6 +95,7 @@ class Domain:
         )
         for name, saga in self.sagas.items():
             demand(isinstance(saga, Saga), f"{where}: saga {name!r} is a {type(saga).__name__}, not a Saga")
+            demand(saga.name == name, f"{where}: saga {saga.name!r} stands under the name {name!r}")
         for name in ("services", "audit", "status"):
             demand(callable(getattr(self, name)), f"{where}: {name} must be a function")
         _check_token(f"{where}: entry_service", self.entry_service)

@@ -1,11 +1,15 @@
 """A service executes each command once in effect, whatever comes, how often and in which order."""
 
 import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
 
 import pytest
 
 from actors import outbox
-from actors.handlers import HandlersError, handlers_of
+from actors.handlers import HandlersError, action, compensation, handlers_of
 from actors.messages import Command, StartAnswer, StartSaga, to_envelope
 from actors.service import LedgerLimits, _Arrived
 from actors.state import Outcome, Verb
@@ -490,3 +494,47 @@ def test_a_service_without_actions_is_a_mistake() -> None:
 
     with pytest.raises(HandlersError, match="'nothing' \\(Nothing\\) has no method marked @action"):
         handlers_of(Nothing())
+
+
+async def _async(self: object, transaction: object, command: object) -> None: ...
+
+
+def _yielding(self: object, transaction: object, command: object) -> Iterator[object]:
+    yield self, transaction, command
+
+
+def _short(self: object, transaction: object) -> None: ...
+
+
+def _long(self: object, transaction: object, command: object, recorded: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("mark", "method", "words"),
+    [
+        (action, _async, "is async or a generator"),
+        (action, _yielding, "is async or a generator"),
+        (action, _short, "must take (self, transaction, command)"),
+        (action, _long, "must take (self, transaction, command)"),
+        (compensation, _short, "must take (self, transaction, command, recorded)"),
+    ],
+)
+def test_a_handler_that_cannot_be_called_as_one_is_refused(
+    mark: Callable[..., Callable[..., object]], method: Callable[..., object], words: str
+) -> None:
+    """What would fault at each command, or do nothing at all, is found when the service is made."""
+    service = type("Odd", (Till,), {"odd": mark(FunctionType(method.__code__, {}))})()
+    with pytest.raises(HandlersError, match=re.escape(f"service 'till': odd (Odd) {words}")):
+        handlers_of(service)
+
+
+def test_a_handler_that_wants_to_end_the_process_has_failed(shop: Shop) -> None:
+    """SystemExit is a fault like any other: rolled back, answered, and tried again."""
+
+    def leave(command: Command) -> bool:
+        return sys.exit(3) if command.attempt == 1 else False
+
+    shop.till.throws = leave
+    assert shop.outcome(shop.command(ONE)) == (FAULTED, "SystemExit: 3")
+    assert (shop.row("notes", ONE), shop.counts(ONE)) == (None, None)
+    assert shop.outcome(shop.command(ONE, attempt=2))[0] is DONE

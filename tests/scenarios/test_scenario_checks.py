@@ -110,6 +110,7 @@ def test_a_scenario_that_cannot_be_is_refused_when_it_is_built(fields: dict[str,
     [
         ({"sagas": {}}, "sagas must be a mapping, and not empty"),
         ({"sagas": {"order": "order"}}, "saga 'order' is a str, not a Saga"),
+        ({"sagas": {"oder": SHOP.sagas["order"]}}, "saga 'order' stands under the name 'oder'"),
         ({"services": None}, "services must be a function"),
         ({"audit": 1}, "audit must be a function"),
         ({"entry_service": "the order"}, "entry_service 'the order' must be 1 to 64"),
@@ -168,6 +169,10 @@ def story(body: str, more: str = "") -> bytes:
         (story("return shop_services(conducts)[:3]"), "there is no service 'shipping': step 'prepare' of saga"),
         (story("return 2 * list(shop_services(conducts))"), "two services have the same name"),
         (story("return [object()]"), "service object: it needs a name"),
+        (
+            story("return [*map(type, shop_services(conducts))]"),
+            "services must give instances, OrderService() and not the class OrderService",
+        ),
         (story("return shop_services({})", ", conducts={'paymnt': Conduct()}"), "no service 'paymnt': a conduct"),
     ],
 )
