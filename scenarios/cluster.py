@@ -94,8 +94,9 @@ class Cluster:
                         raise self.failure
                     await asyncio.sleep(READY_POLL_SECONDS)
         except TimeoutError:
-            role = waiting[0].role
-            raise ClusterError(f"{role} was not ready within {limit_seconds:g} s: {self._last_error(role)}") from None
+            first = waiting[0]
+            words = f"{first.role} was not ready within {limit_seconds:g} s: {self._last_error(first)}"
+            raise ClusterError(words) from None
 
     def up(self, role: str) -> bool:
         """Whether it runs, and is not about to be killed by us. What is paused is up; so is a broker of others."""
@@ -299,6 +300,7 @@ class Cluster:
             command += ["--kill", to_text(fault)]
         ready_path(self.data, member.role).unlink(missing_ok=True)
         with self._errors_path(member.role).open("ab") as errors:
+            member.errors_at = errors.tell()
             member.process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.PIPE, stdout=errors, stderr=errors
             )
@@ -313,16 +315,17 @@ class Cluster:
             boundary = boundary_of(fault)
         elif not member.expected and status not in (NOT_YET, IN_VAIN):
             how = f"signal {-status}" if status < 0 else f"status {status}"
-            self.tell(f"{member.role} died by {how}; it is started again")
+            why = f": {self._last_error(member)}" if status > 0 else ""
+            self.tell(f"{member.role} died by {how}; it is started again{why}")
         self.killed[member.role, boundary] += status == -signal.SIGKILL
         was_ready = member.process is not None and is_ready(self.data, member.role, member.process.pid)
         member.was_ready = member.was_ready or was_ready
         member.failed_starts = 0 if was_ready or member.expected else member.failed_starts + 1
         if status == NOT_YET and member.failed_starts == TOLD_FAILED_STARTS:
-            self.tell(f"{member.role} cannot start yet: {self._last_error(member.role)}")
+            self.tell(f"{member.role} cannot start yet: {self._last_error(member)}")
         if status == IN_VAIN or member.failed_starts >= _most_failed_starts(status):
             cannot = "cannot go on" if was_ready else "does not start"
-            self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member.role)}")
+            self.failure = ClusterError(f"{member.role} {cannot}: {self._last_error(member)}")
 
     def _has_fired(self, fault: Kill | Fault) -> bool:
         """Whether a node has carried out a fault that it was to watch for, which nobody has heard of yet."""
@@ -351,9 +354,10 @@ class Cluster:
     def _errors_path(self, role: str) -> Path:
         return self.data / "logs" / f"{role}.stderr"
 
-    def _last_error(self, role: str) -> str:
-        path = self._errors_path(role)
-        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    def _last_error(self, member: Member) -> str:
+        path = self._errors_path(member.role)
+        written = path.read_bytes()[member.errors_at :] if path.exists() else b""
+        lines = written.decode(errors="replace").strip().splitlines()
         return f"{lines[-1].removeprefix('sagasim: ')} (see {path})" if lines else "it says nothing"
 
     # --- the broker ------------------------------------------------------------------------------------------

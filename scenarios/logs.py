@@ -2,11 +2,16 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 FORMATS = ("text", "json")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FIELDS = ("saga_id", "step", "attempt")
+_TAIL_BYTES = 64 * 1024  # of a log, in which its latest warning is looked for
+_MAX_WARNING_CHARS = 300
+_WARNS = ("WARNING", "ERROR", "CRITICAL")
+_WARNING = re.compile(rf"[-\d]+ [:,\d]+ (?:{'|'.join(_WARNS)}) +[\w.]+: (.+)")  # as `set_up` has it written
 
 
 class JsonFormatter(logging.Formatter):
@@ -47,3 +52,25 @@ def set_up(path: Path | None, *, level: str = "INFO", form: str = "text") -> Non
         logger.setLevel(least)
         logger.addHandler(handler)
         logger.propagate = False
+
+
+def latest_warning(path: Path) -> str:
+    """The message of the last line of a log that warns, in either format; "" if none of its last 64 KiB does."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next(filter(None, map(_warning, reversed(lines))), "")[:_MAX_WARNING_CHARS]
+
+
+def _warning(line: str) -> str:
+    """What a line of a log warns of; "" if it does not."""
+    if found := _WARNING.match(line):
+        return found[1]
+    try:
+        record = json.loads(line)
+        return str(record["message"]) if record["level"] in _WARNS else ""
+    except (ValueError, TypeError, KeyError):
+        return ""

@@ -18,6 +18,7 @@ class Member:
     process: asyncio.subprocess.Process | None = None
     fault: Kill | Fault | None = None  # what the process watches for itself
     starts: int = 0
+    errors_at: int = 0  # where in its standard error what the process has written begins, in bytes
     failed_starts: int = 0
     down_seconds: float = RESTART_SECONDS
     expected: bool = False  # its death is one of ours

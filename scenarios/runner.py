@@ -31,7 +31,7 @@ from scenarios.load import Load, check_load
 from scenarios.outside_broker import take_broker
 from scenarios.plain import again
 from scenarios.probing import unstored
-from scenarios.scenario import BROKER, NODES, Fault, Result, Scenario, ScenarioError
+from scenarios.scenario import BROKER, COORDINATOR, NODES, SERVICES, Fault, Result, Scenario, ScenarioError
 from scenarios.serving import Access
 from scenarios.view import RunView
 from scenarios.watching import Stores, watch_broker
@@ -277,7 +277,8 @@ class Run:
                 return None
             if not waits and quiet > self._scenario.stall_seconds:
                 first = ", ".join(journey.saga_id for journey in load.waiting()[:3]) or "none"
-                return f"nothing has moved for {quiet:.0f} s; {load.under_way} requests wait, first of all {first}"
+                waiting = f"{load.under_way} requests wait, first of all {first}"
+                return f"nothing has moved for {quiet:.0f} s; {waiting}{self._warnings()}"
             await asyncio.sleep(WATCH_SECONDS)
 
     def _parked(self) -> list[str]:
@@ -311,14 +312,14 @@ class Run:
                 await asyncio.to_thread(self._stores.refresh, view)
 
     async def _mind_silence(self, load: Load, cluster: Cluster, client: JetStream) -> None:
-        """Say that the disk is full, which the nodes' logs cannot; start again an embedded broker that no longer
-        stores what it is sent; see `probing`."""
+        """Say that the disk is full, which the nodes' logs cannot, or else what they warn of; start again an embedded
+        broker that no longer stores what it is sent; see `probing`."""
         loop, data = asyncio.get_running_loop(), self._options.data
-        told = False
+        told = warned = False
         while True:
             await asyncio.sleep(SILENCE_SECONDS / 2)
             if load.under_way == 0 or loop.time() - load.heard_at <= SILENCE_SECONDS:
-                told = False
+                told = warned = False
                 continue
             try:
                 free = shutil.disk_usage(data).free
@@ -328,11 +329,22 @@ class Run:
             if free < FULL_BYTES and not told:
                 told = True
                 self._heard_of_fault(f"the disk of {data} is full; everything waits until there is room")
+            elif not told and not warned and (warnings := self._warnings()):
+                warned = True
+                self._heard_of_fault(f"nothing has been heard of a saga for {SILENCE_SECONDS:g} s{warnings}")
             if cluster.server is None or free <= ROOM_BYTES or not client.connected:
                 continue
             missing = await unstored(client, self._scenario.domain)
             if missing and client.connected and cluster.up(BROKER) and not cluster.is_paused(BROKER):
                 cluster.restart_broker(f"answers, but no longer stores what is sent to {', '.join(missing)}")
+
+    def _warnings(self) -> str:
+        """What the nodes have warned of last, as the end of a line; "" if of nothing."""
+        latest = {
+            role: logs.latest_warning(self._options.data / "logs" / f"{role}.log") for role in (COORDINATOR, SERVICES)
+        }
+        words = "; ".join(f"{role}: {warning}" for role, warning in latest.items() if warning)
+        return words and f"; the latest warnings: {words}"
 
     # --- judging -----------------------------------------------------------------------------------------------
 

@@ -215,4 +215,5 @@ class _Life:
         letters = sum(node.counters["dead_letters"] for node in self.world.nodes)
         if not letters or self.strikes.strange_messages:
             return []
-        return [f"{letters} dead letters, and nobody has sent anything that could be one"]
+        first = f"; the first: {self.watcher.gave_up[0]}" if self.watcher.gave_up else ""
+        return [f"{letters} dead letters, and nobody has sent anything that could be one{first}"]

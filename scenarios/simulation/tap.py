@@ -38,6 +38,7 @@ class Watcher:
     accusations: list[str] = field(default_factory=list)
     asked: set[Asking] = field(default_factory=set)  # every attempt of every command
     finished: dict[str, bytes] = field(default_factory=dict)  # the last snapshot of each saga when it was told
+    gave_up: list[str] = field(default_factory=list)  # why, of each dead letter
     cancelled: set[str] = field(default_factory=set)  # sagas whose coordinator has heard a cancel
 
     def tap(self, broker: Broker, node: SimulatedNode | None) -> "Tap":
@@ -65,7 +66,9 @@ class Tap:
         messages = messages_of(payload)
         self._watcher.trace.carry(self._name, "sends", subject, payload, messages)
         if not messages:
-            self._watcher.trace.note(self._name, "gives up", _why_dead(payload))
+            why = _why_dead(payload)
+            self._watcher.gave_up += why
+            self._watcher.trace.note(self._name, "gives up", "; ".join(why))
         self._check_published(subject, messages)
         if self._is_swallowed(messages):
             assert self._node is not None
@@ -200,10 +203,10 @@ def messages_of(payload: bytes) -> tuple[Message, ...]:
         return ()
 
 
-def _why_dead(payload: bytes) -> str:
+def _why_dead(payload: bytes) -> list[str]:
     """The reasons of dead letters."""
     envelopes: list[Any] = codec.decode(payload)
-    return "; ".join(str(reason) for _, kind, reason, *_ in envelopes if kind == DEAD)
+    return [str(reason) for _, kind, reason, *_ in envelopes if kind == DEAD]
 
 
 def _told(message: Message) -> str:

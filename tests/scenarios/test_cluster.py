@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scenarios import library
 from scenarios.cluster import Cluster
+from scenarios.members import Member
 from scenarios.runner import Run, RunOptions
 from scenarios.scenario import BROKER, COORDINATOR, SERVICES, Result
 from tests.scenarios.conftest import Sim
@@ -65,6 +66,23 @@ def test_a_node_that_is_stopped_when_its_run_is_killed_does_not_stay(sim: Sim) -
         await until(lambda: not any(map(is_alive, nodes)))
 
     asyncio.run(live())
+
+
+def test_a_node_that_ends_by_itself_is_told_with_its_own_last_words(tmp_path: Path) -> None:
+    """What an earlier life has said is not taken for the reason of this one's end."""
+    told: list[str] = []
+    cluster = Cluster(tmp_path, [], [], None, told.append)
+    errors = tmp_path / "logs" / "services.stderr"
+    errors.parent.mkdir()
+    errors.write_text("sagasim: the vault is closed\n")
+    member = Member(SERVICES)
+    cluster._on_death(member, None, 1)
+    member.errors_at = errors.stat().st_size
+    cluster._on_death(member, None, 3)
+    assert told == [
+        f"services died by status 1; it is started again: the vault is closed (see {errors})",
+        "services died by status 3; it is started again: it says nothing",
+    ]
 
 
 async def handled(cluster: Cluster, data: Path) -> None:

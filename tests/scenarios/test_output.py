@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -125,14 +126,15 @@ def test_the_line_is_printed_by_both_modes(sim: Sim, mode: str) -> None:
 # --- logs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_on_a_full_disk_loses_lines_and_prints_none(capsys: pytest.CaptureFixture[str]) -> None:
-    """Logging's own way is a traceback on standard error for each line."""
-    loggers = [logging.getLogger(name) for name in ("sagasim", "asyncio")]
+@contextmanager
+def logging_to(path: Path, form: str = "text") -> Iterator[logging.Logger]:
+    """A logger that has been set up; afterwards all is as it was."""
+    loggers = [logging.getLogger(name) for name in ("sagasim", "asyncio", "opentelemetry")]
     before = [(logger, logger.level, logger.propagate) for logger in loggers]
-    logs.set_up(Path("/dev/full"))
+    logs.set_up(path, form=form)
     handler = loggers[0].handlers[-1]
     try:
-        logging.getLogger("sagasim.test").error("there is no room for this")
+        yield logging.getLogger("sagasim.test")
     finally:
         for logger, level, propagate in before:
             logger.removeHandler(handler)
@@ -140,7 +142,28 @@ def test_a_log_on_a_full_disk_loses_lines_and_prints_none(capsys: pytest.Capture
             logger.propagate = propagate
         with suppress(OSError):
             handler.close()
+
+
+def test_a_log_on_a_full_disk_loses_lines_and_prints_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Logging's own way is a traceback on standard error for each line."""
+    with logging_to(Path("/dev/full")) as logger:
+        logger.error("there is no room for this")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("form", logs.FORMATS)
+def test_the_latest_warning_of_a_log_can_be_read_again(tmp_path: Path, form: str) -> None:
+    """In either format, behind lines that warn of nothing; "" of a log that does not warn, or is not there."""
+    path = tmp_path / "node.log"
+    found = [logs.latest_warning(path)]
+    with logging_to(path, form) as logger:
+        logger.info("all is well")
+        found.append(logs.latest_warning(path))
+        logger.warning("it smells")
+        logger.error("it: burns")
+        logger.info("it is out")
+        found.append(logs.latest_warning(path))
+    assert found == ["", "", "it: burns"]
 
 
 # --- Ctrl-C while it is being loaded ----------------------------------------------------------------------------

@@ -166,3 +166,37 @@ def test_an_order_that_ended_otherwise_says_why() -> None:
     scenario = replace(library.find("happy"), conducts={"payment": Conduct(faulty_attempts=1000)})
     result = simulate(scenario, 1, FaultPlan(1, 1))
     assert re.search(r"ended compensated; it must be completed \(\w+ faulted, .*: .*\)", result.violations[0])
+
+
+STUCK = (
+    DEFAULTS
+    + """
+fields["stall_seconds"] = 1.0
+class Payment(PaymentService):
+    def prepare(self, transaction): ...
+class Orders(type(shop_services({})[0])):
+    @action
+    def place(self, transaction, command):
+        raise LookupError("the shop is closed")
+domain["services"] = lambda conducts: [
+    Orders() if service.name == "order" else service for service in shop_services(conducts)
+]
+"""
+)
+UNKNOWN = DEFAULTS + 'domain["sagas"] = {"other": replace(SHOP.sagas["order"], name="other")}\n'
+
+
+def test_a_run_that_comes_to_nothing_says_what_its_nodes_warn_of(sim: Sim) -> None:
+    """Nobody has to look for the reason in the logs."""
+    (sim.home / "mine.py").write_text("from actors.handlers import action\n" + STORY.format(code=STUCK))
+    done = sim("run", "mine.py", "--orders", "2", "--plain", "--data", "data")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "violation: nothing has moved for 1 s; 2 requests wait, first of all " in done.stdout
+    assert re.search(r"the latest warnings: .*faulted LookupError: the shop is closed", done.stdout)
+
+
+def test_a_simulation_says_why_there_are_dead_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A saga that no definition is known of: the line gives the first reason."""
+    (tmp_path / "mine.py").write_text(STORY.format(code=UNKNOWN))
+    assert run_sim.main(["run", str(tmp_path / "mine.py"), "--mode", "sim", "--orders", "1"]) == 1
+    assert "; the first: refused to start: no definition 'order' is known here\n" in capsys.readouterr().out
