@@ -113,12 +113,15 @@ class Inspector:
         self._sagas = sagas
 
     @classmethod
-    def open(cls, data: Path) -> Self:
-        """Raises ScenarioError or StorageError if there is nothing to read."""
+    def open(cls, data: Path, reference: str | None = None) -> Self:
+        """`reference` names the scenario if the directory does not.
+
+        Raises ScenarioError or StorageError if there is nothing to read.
+        """
         check_coordinator(data)
         path = data / COORDINATOR
         _check_sound(path / "data.mdb")
-        sagas = definitions_of(data)
+        sagas = definitions_of(data, reference)
         return cls(data, Environment.open_read_only(path), sagas)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ def inspect(
     data: Path,
     saga_id: str | None = None,
     *,
+    scenario: str | None = None,
     state: str | None = None,
     since_seconds: float | None = None,
     limit: int = 20,
@@ -26,7 +27,7 @@ def inspect(
 ) -> str:
     """What `sagasim inspect` prints. Raises ScenarioError or StorageError, in one line."""
     _check_words(saga_id, state, since_seconds, difference, form)
-    inspector = Inspector.open(data)
+    inspector = Inspector.open(data, scenario)
     try:
         if saga_id is None:
             overview = inspector.overview(state=state, limit=limit, since_seconds=since_seconds)

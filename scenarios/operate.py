@@ -57,8 +57,10 @@ class _Standing:
         return phase.name.lower()
 
 
-def operate(data: Path, saga_id: str, action: str, access: Access | None = None) -> Answer:
-    """Resume or cancel a saga, and say what became of it.
+def operate(
+    data: Path, saga_id: str, action: str, access: Access | None = None, reference: str | None = None
+) -> Answer:
+    """Resume or cancel a saga, and say what became of it. `reference` names the scenario if the directory does not.
 
     With a coordinator running it is asked to; with none, this takes the directory's lock and does it itself: the
     next start sends what follows. Raises ScenarioError, StorageError or BrokerError.
@@ -68,9 +70,9 @@ def operate(data: Path, saga_id: str, action: str, access: Access | None = None)
     try:
         environment = Environment.open(data / COORDINATOR, COORDINATOR_TABLES)
     except LockedError:
-        return asyncio.run(_through_coordinator(data, saga_id, action, access))
+        return asyncio.run(_through_coordinator(data, saga_id, action, access, definitions_of(data, reference)))
     try:
-        return _in_its_stead(environment, scenario_of(data).domain.sagas, saga_id, action)
+        return _in_its_stead(environment, scenario_of(data, reference).domain.sagas, saga_id, action)
     finally:
         environment.close()
 
@@ -152,7 +154,9 @@ def _pivot_is_open(saga: Saga, record: Record) -> bool:
 # --- through the coordinator -----------------------------------------------------------------------------------
 
 
-async def _through_coordinator(data: Path, saga_id: str, action: str, access: Access | None) -> Answer:
+async def _through_coordinator(
+    data: Path, saga_id: str, action: str, access: Access | None, sagas: Mapping[str, Saga]
+) -> Answer:
     if access is None:
         try:
             access = Access((data / URL_FILE).read_text().strip())
@@ -160,7 +164,7 @@ async def _through_coordinator(data: Path, saga_id: str, action: str, access: Ac
             raise ScenarioError(f"{data}: a coordinator is running, but {URL_FILE} is missing: give --nats") from None
     environment = Environment.open_read_only(data / COORDINATOR)
     try:
-        return await ask(environment, definitions_of(data), partial(_connected, access, action), saga_id, action)
+        return await ask(environment, sagas, partial(_connected, access, action), saga_id, action)
     finally:
         environment.close()
 

@@ -12,21 +12,30 @@ from scenarios.scenario import COORDINATOR, Scenario, ScenarioError
 _SAGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def scenario_of(data: Path) -> Scenario:
-    """The scenario that a run's directory belongs to. Raises ScenarioError."""
+def scenario_of(data: Path, reference: str | None = None) -> Scenario:
+    """The scenario that a directory belongs to: the one that is named, or else its run's. Raises ScenarioError."""
+    if reference is not None:
+        return library.find(reference)
     path = data / RUN_FILE
     try:
         reference = str(json.loads(path.read_text())["reference"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ScenarioError(f"{data}: this is no run's directory ({RUN_FILE} is missing or unreadable)") from None
+        raise ScenarioError(
+            f"{data}: this is no run's directory ({RUN_FILE} is missing or unreadable); --scenario says whose it is"
+        ) from None
     return library.find(reference)
 
 
-def definitions_of(data: Path) -> dict[str, Saga]:
-    """The run's sagas by name; none if its scenario cannot be loaded any more, which must not hide its data."""
+def definitions_of(data: Path, reference: str | None = None) -> dict[str, Saga]:
+    """Its sagas by name; none if its run's scenario cannot be loaded any more, which must not hide its data.
+
+    Raises ScenarioError if the scenario that is named cannot be.
+    """
     try:
-        return dict(scenario_of(data).domain.sagas)
+        return dict(scenario_of(data, reference).domain.sagas)
     except ScenarioError:
+        if reference is not None:
+            raise
         return {}
 
 

@@ -11,8 +11,8 @@ def inspect(options: Namespace) -> int:
     difference = None if options.diff is None else (options.diff[0], options.diff[1])
     say(
         inspection_text.inspect(
-            options.data, options.saga_id, state=options.state, since_seconds=options.since, limit=options.limit,
-            difference=difference, form=options.form,
+            options.data, options.saga_id, scenario=options.scenario, state=options.state,
+            since_seconds=options.since, limit=options.limit, difference=difference, form=options.form,
         )
     )  # fmt: skip
     return 0

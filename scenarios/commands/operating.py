@@ -9,6 +9,6 @@ from scenarios.commands.shared import access_of
 
 def operate(options: Namespace) -> int:
     """1 if it is refused, as when it comes too late. Raises ScenarioError, BrokerError or StorageError."""
-    answer = operating.operate(options.data, options.saga_id, options.command, access_of(options))
+    answer = operating.operate(options.data, options.saga_id, options.command, access_of(options), options.scenario)
     say(answer.text)
     return 1 if answer.is_refused else 0

@@ -62,6 +62,7 @@ def _directory_words(commands: Commands) -> None:
     word = _word(commands, "inspect", "sagas by state, or one saga's timeline")
     word.add_argument("data", type=_path, metavar="DIR")
     word.add_argument("saga_id", nargs="?", metavar="SAGA_ID")
+    _scenario_word(word)
     word.add_argument("--state", choices=STATES, help="only sagas in this state")
     word.add_argument(
         "--since", type=_seconds, metavar="TIME", help="only what has changed in the last 90s, 5m, 1h, 2d"
@@ -76,13 +77,20 @@ def _directory_words(commands: Commands) -> None:
     word.add_argument("out", type=_path, metavar="OUT")
     word = _word(commands, "check", "is a run's directory sound? structure, orphans, impossible states")
     word.add_argument("data", type=_path, metavar="DIR")
-    word.add_argument("--scenario", metavar="NAME|FILE.py", help="whose sagas and services, if DIR does not say")
+    _scenario_word(word)
     word.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     for action in ("resume", "cancel"):
         word = _word(commands, action, f"{action} one saga")
         word.add_argument("data", type=_path, metavar="DIR")
         word.add_argument("saga_id", metavar="SAGA_ID")
+        _scenario_word(word)
         _broker_words(word)
+
+
+def _scenario_word(word: argparse.ArgumentParser) -> None:
+    word.add_argument(
+        "--scenario", metavar="NAME|FILE.py", help="whose sagas and services, if DIR does not say, as of served nodes"
+    )
 
 
 def _long_words(commands: Commands) -> None:

@@ -168,6 +168,20 @@ def test_a_definition_that_is_not_known_here(data: Path, capsys: pytest.CaptureF
     assert "its definition 'trip' is not the one known here" in err
 
 
+def test_a_directory_of_served_nodes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no run.json: what cannot be done without its definitions is done with --scenario, and says so."""
+    (data / "run.json").unlink()
+    status, out, err = run(data, "cancel", RUNNING, capsys)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--scenario says whose it is" in err
+    status, _, err = run(data, "cancel", RUNNING, capsys, "--scenario", "nothing-of-the-kind")
+    assert (status, err.count("\n")) == (2, 1)
+    assert run_sim.main(["inspect", str(data), RUNNING, "--scenario", "everything"]) == 0
+    assert "reserve" in capsys.readouterr().out
+    status, out, _ = run(data, "cancel", RUNNING, capsys, "--scenario", "everything")
+    assert (status, out) == (0, f"{RUNNING}: cancel is saved; it goes on when its coordinator is started\n")
+
+
 @pytest.mark.parametrize(
     ("action", "status", "says"), [("cancel", 1, "too late to cancel"), ("resume", 0, "nothing to resume")]
 )
