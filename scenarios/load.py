@@ -311,7 +311,7 @@ class Load:
         one may have been turned back."""
         return [
             f"order {journey.saga_id} ended {journey.end}; it must be {journey.request.fate.value}"
-            + (f" ({journey.why})" if journey.why else "")
+            + (f" ({journey.why})" if journey.why and journey.end != Fate.COMPLETED.value else "")
             for journey in self.ended
             if not _fits(journey, patient)
         ]
