@@ -163,6 +163,13 @@ class Environment:
                 self._open_again(size // 2)
                 raise DiskError(f"{self.path}: its map cannot grow to {size} bytes: {error}") from error
 
+    def check_epoch(self) -> None:
+        """Raise FencedError if a newer epoch has claimed the database, as a write would: for who has none to do."""
+        with self.read() as tx:
+            found = tx.get(META, EPOCH_KEY)
+        if found != self._epoch_value:
+            raise FencedError(_fenced(self, found))
+
     def latest(self) -> int:
         """The number of the latest transaction that a read which begins now sees; it grows with every commit."""
         with self._map_lock:

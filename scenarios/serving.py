@@ -28,7 +28,7 @@ from broker.jetstream import JetStream
 from broker.port import Broker
 from broker.receipt import Probe
 from persistence.environment import Environment
-from persistence.errors import CorruptError, FencedError, FullError
+from persistence.errors import CorruptError, FencedError, FullError, StorageError
 from persistence.group_commit import CommitThread, GroupCommit
 from scenarios.chaos.crash_point import CrashPoint, die
 from scenarios.duplicating import DuplicatingBroker
@@ -39,7 +39,7 @@ from scenarios.telemetry.tracing import start_tracing
 
 logger = logging.getLogger("sagasim.serving")
 
-STATS_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 END_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 IN_VAIN = 2
@@ -137,11 +137,11 @@ async def serve(serving: Serving) -> int:
         if endpoint is not None:
             about = About(serving.role, serving.scenario.name)
             logger.info("metrics at %s", await endpoint.start(partial(exposition, node, about)))
-        stats = asyncio.create_task(_keep_stats(serving, node))
+        watch = asyncio.create_task(_keep_watch(serving, node, finish))
         why = await stop
-        stats.cancel()
+        watch.cancel()
         with suppress(asyncio.CancelledError):
-            await stats
+            await watch
         await _end(node, actors)
         _write_stats(serving, node)
     if why is not None:
@@ -292,16 +292,25 @@ def _say_ready(serving: Serving) -> None:
         ready_path(serving.data, serving.role).write_text(f"{os.getpid()}\n")
 
 
-# --- figures: one file a life, so that those of a killed one are not lost --------------------------------------
+# --- twice a second ---------------------------------------------------------------------------------------------
 
 
-async def _keep_stats(serving: Serving, node: Node) -> None:
+async def _keep_watch(serving: Serving, node: Node, finish: Callable[[BaseException], None]) -> None:
+    """Tell the figures; and end a node that has been overtaken though it has nothing to save: it would go on taking
+    messages away from its successor."""
     while True:
+        try:
+            node.environment.check_epoch()
+        except FencedError as error:
+            finish(error)
+        except StorageError:
+            pass  # a commit says what is wrong with the store
         _write_stats(serving, node)
-        await asyncio.sleep(STATS_SECONDS)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _write_stats(serving: Serving, node: Node) -> None:
+    """One file a life, so that the figures of a killed one are not lost."""
     directory = serving.data / serving.role
     figures = dict(node.counters) | {"commits": node.committer.commits, "works": node.committer.works}
     target = directory / f"stats-{node.environment.epoch}.json"

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.01
 SUCCESSOR_SECONDS = 5.0
 """How long a successor may take to be ready before the one that it succeeds wakes. A process that was stopped in the
 midst of a commit holds the store's lock, and cannot be overtaken before it has come to the end of that."""
-FENCED_SECONDS = 15.0  # how long one that is awake may take to find itself fenced: an idle one has nothing to save
+FENCED_SECONDS = 15.0  # how long one that is awake may take to find itself fenced
 EARLY_SECONDS = 1.0  # a crash after a crash comes within so long: before the node is ready, or soon after
 
 

@@ -7,11 +7,14 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from actors.supervisor import COORDINATOR_TABLES
 from actors.turns import TURNS_GIVEN
+from persistence.environment import Environment
 from persistence.group_commit import nothing
+from persistence.lockfile import LOCK_FILE
 from scenarios import library, serving
 from scenarios.scenario import COORDINATOR
-from scenarios.serving import Access, Serving, is_ready
+from scenarios.serving import FENCED, Access, Serving, is_ready
 from tests.scenarios.conftest import ROOT
 from tests.scenarios.outside import Outside
 
@@ -36,6 +39,24 @@ def test_what_has_come_back_is_kept_from_the_garbage_collector(outside: Outside,
         node.terminate()
         output, _ = node.communicate()
     assert output.split() == ["0", "2"]
+
+
+def test_an_idle_node_that_is_overtaken_ends(outside: Outside, tmp_path: Path) -> None:
+    """It has nothing to save, at which it would be fenced, and would go on taking messages from its successor."""
+    words = ["run_sim.py", "serve", COORDINATOR, "--data", str(tmp_path), *outside.arguments]
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True) as node:
+        end = time.monotonic() + READY_WITHIN_SECONDS
+        while node.poll() is None and time.monotonic() < end and not is_ready(tmp_path, COORDINATOR, node.pid):
+            pass
+        (tmp_path / COORDINATOR / LOCK_FILE).unlink()
+        successor = Environment.open(tmp_path / COORDINATOR, COORDINATOR_TABLES)
+        try:
+            _, errors = node.communicate(timeout=READY_WITHIN_SECONDS)
+        finally:
+            node.kill()
+            successor.close()
+    assert node.returncode == FENCED
+    assert "overtaken: this process holds epoch 1 and epoch 2 has claimed the database" in errors
 
 
 def test_what_a_commit_allows_leaves_before_the_next_saga_takes_its_turn(outside: Outside, tmp_path: Path) -> None:
