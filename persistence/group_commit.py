@@ -251,7 +251,7 @@ def _perform(tx: Transaction, entry: _Entry, isolate: bool) -> None:
                 entry.result = entry.work(own)
         else:
             entry.result = entry.work(tx)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # If the store has failed, that is not the work's fault: leaving the transaction says so.
         if tx.failure is None:
             entry.result, entry.error = None, error

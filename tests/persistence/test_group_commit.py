@@ -1,5 +1,6 @@
 """GroupCommit over a manual runner: no thread, no clock, each step taken by the test."""
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -129,6 +130,15 @@ def test_a_work_that_has_raised_is_out(bench: Bench) -> None:
     bench.loop.settle()
     assert isinstance(bench.reports[1][1], LookupError)
     assert bench.stored() == ["1"]
+
+
+def test_a_work_that_wants_to_end_the_process_has_failed(bench: Bench) -> None:
+    """SystemExit of a work, which may be a user's code, is its own failure and not that of the store."""
+    bench.submit("1")
+    bench.submit("bad", lambda _: sys.exit(3))
+    bench.loop.settle()
+    assert isinstance(bench.reports[1][1], SystemExit)
+    assert (bench.stored(), bench.fatal) == (["1"], [])
 
 
 def test_group_of_nothing_but_failures(bench: Bench) -> None:
