@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from actors.handlers import Refused, ServiceTransaction, action, compensation, unconditional_compensation
 from actors.messages import Command, Reply
+from actors.service import LedgerLimits
 from actors.state import Outcome, Verb
 from broker import subjects
 from broker.codec import unpack
@@ -126,3 +127,9 @@ class Shop:
 
 
 ONE = saga_id("one")
+
+
+def open_shop(bench: Bench, limits: LedgerLimits | None = None) -> Shop:
+    till = Till()
+    bench.peer.listen(subjects.replies(CLERK))
+    return Shop(bench, bench.services(lambda: [till], limits=limits), till)

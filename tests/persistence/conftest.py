@@ -36,3 +36,10 @@ def environment(make: MakeEnvironment) -> Environment:
 @pytest.fixture
 def bench(environment: Environment) -> Bench:
     return Bench(environment)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nkeys  # type: ignore[import-untyped]
+import nkeys  # type: ignore[import-untyped]  # it has no types
 
 from broker.server import find_binary
 

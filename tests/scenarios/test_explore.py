@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -35,7 +34,6 @@ from scenarios.simulation.replay import as_mermaid, as_text, sagas_of
 from scenarios.simulation.result import SOMETIMES, SimResult
 from scenarios.simulation.simulate import simulate
 from scenarios.simulation.trace import Happening
-from tests.scenarios.conftest import Sim
 from tests.scenarios.hermetic import outside_calls
 
 EVERYTHING = library.find("everything")
@@ -418,42 +416,3 @@ def test_a_place_for_failures_that_cannot_be_is_refused_first(
     (tmp_path / "file").touch()
     assert run_sim.main(["explore", "mixed", "--seeds", "1000000", "--failures", str(tmp_path / "file" / "x")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-# --- its processes ------------------------------------------------------------------------------------------------
-
-DEADLY = """
-import os
-from dataclasses import replace
-from scenarios.shop.domain import SHOP, good
-from scenarios.scenario import Scenario
-
-def load(random, number):
-    if number == 1 and {parent} != os.getpid():
-        {deed}
-    return good(random, number)
-
-scenario = Scenario("mine", "", SHOP, load)
-"""
-
-
-def test_a_process_that_dies_is_told_and_not_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One that is killed, as by a system short of memory, ends the exploration with one line and status 2."""
-    mine = tmp_path / "mine.py"
-    mine.write_text(DEADLY.format(parent=os.getpid(), deed="os.kill(os.getpid(), 9)"))
-    assert run_sim.main(["explore", str(mine), "--seeds", "8", "--failures", str(tmp_path)]) == 2
-    assert capfd.readouterr().err.startswith("sagasim: a process that explores has died")
-
-
-def test_ctrl_c_ends_it_with_all_its_processes(sim: Sim) -> None:
-    """A terminal sends it to all of them: status 130, no traceback, and nobody is left."""
-    (sim.home / "mine.py").write_text(DEADLY.format(parent=0, deed="open('lived', 'w').close()"))
-    exploration = sim.start("explore", "mine.py", "--seeds", "4000")
-    while not (sim.home / "lived").exists():
-        assert exploration.poll() is None, exploration.communicate()
-        time.sleep(0.01)
-    os.killpg(exploration.pid, signal.SIGINT)
-    out, _ = exploration.communicate(timeout=30)  # its processes have closed it too
-    assert exploration.returncode == 130
-    assert "Traceback" not in out
-    assert "Process" not in out

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ def until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         time.sleep(0.02)  # the run is another process: nobody tells us
 
 
+def says(log: Path, words: str) -> bool:
+    return words in log.read_text()
+
+
 def test_nodes_whose_disk_is_full_stall_and_go_on(sim: Sim) -> None:
     """A node that may write no file further says so once, keeps all it had, and goes on when it may."""
     data = sim.home / "data"
@@ -47,10 +52,10 @@ def test_nodes_whose_disk_is_full_stall_and_go_on(sim: Sim) -> None:
         pids = pids_of(data, role)
         for pid in pids:
             limit_files(pid, (data / role / "data.mdb").stat().st_size)
-        until(lambda log=log: STALLS in log.read_text(), run)  # type: ignore[misc]
+        until(partial(says, log, STALLS), run)
         for pid in pids:
             limit_files(pid, resource.RLIM_INFINITY)
-        until(lambda log=log: GOES_ON in log.read_text(), run)  # type: ignore[misc]
+        until(partial(says, log, GOES_ON), run)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     assert sim.result()["verdict"] == "passed"

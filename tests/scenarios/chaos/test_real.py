@@ -264,7 +264,7 @@ def test_services_are_in_the_mood_that_the_file_says(tmp_path: Path) -> None:
     """They look at it at each command: without a file they are well, and what was written last holds."""
     shipping = troubled(happy.scenario, tmp_path).domain.services({})[-1]
     command = Command("0123456789ab-1", "prepare", Verb.DO, "prepare_shipment", 0, 1, {}, "main", 1)
-    delay: Callable[[Command], float] = shipping.delay_seconds  # type: ignore[attr-defined]
+    delay: Callable[[Command], float] = shipping.delay_seconds  # type: ignore[attr-defined]  # not all handlers have one
     assert delay(command) == 0.0
     for seconds in (0.5, 0.0, 2.0):
         write_moods(tmp_path, {shipping.name: Mood(slow_seconds=seconds), "payment": Mood(slow_seconds=9.0)})
